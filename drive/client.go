@@ -1,0 +1,346 @@
+package drive
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/time/rate"
+)
+
+// Options configures New. Endpoint is required; everything else has a usable zero.
+type Options struct {
+	// Endpoint is the discovery base, "https://drive.amazonaws.com/drive/v1/".
+	// https, or http on a loopback host.
+	Endpoint string
+	// Tokens gives the access tokens; nil sends no Authorization header at
+	// all. A *TokenFile renews itself; StaticTokenSource is one token.
+	Tokens oauth2.TokenSource
+	// Endpoints remembers the account's hosts over restarts; nil = memory only.
+	Endpoints EndpointCache
+	UserAgent string // "" = "drivefs"
+	// Transport is the base; nil = one tuned for this service.
+	Transport http.RoundTripper
+	// Uploads and Downloads are the most connections at once for content, 0 = 16.
+	Uploads, Downloads int
+	// UploadLimit and DownloadLimit bound content in bytes a second, 0 = none. See SetLimits.
+	UploadLimit, DownloadLimit int64
+	// Owner is the owner name of our own properties, "" = not known yet.
+	Owner string
+	// Logger gets one debug line a try; nil = discard.
+	Logger *slog.Logger
+	// IdleTimeout is how long an upload may make no progress on the wire, 0 = 60 s.
+	// Time spent in Body.Reader does not count.
+	IdleTimeout time.Duration
+	// Tries is how often a call is sent at most, 0 = 6. The context's
+	// deadline may end it earlier.
+	Tries int
+}
+
+// Client speaks to one account. All methods may be called from any goroutine.
+// Contexts end waits; a call whose deadline leaves no room for another try
+// returns what the last one said.
+type Client struct {
+	endpoint  *url.URL
+	cache     EndpointCache
+	userAgent string
+	log       *slog.Logger
+
+	top      http.RoundTripper // the whole stack
+	onceOver http.RoundTripper // the stack below retry and resolve, for discovery inside a call
+	own      *http.Transport   // the base when it is ours
+
+	status               *status
+	counters             *counters
+	up, down             *limiter
+	uploaded, downloaded atomic.Int64
+
+	discovering chan struct{} // held by the one discovery under way
+
+	mu        sync.Mutex // guards the rest
+	owner     string
+	endpoints Endpoints // zero = none known
+	loaded    bool      // the cache was asked
+}
+
+// New makes a client without using the network. It fails on an Endpoint that is not
+// https (or http on loopback).
+func New(o Options) (*Client, error) {
+	endpoint, err := parseBase(o.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	def := func(p *int, v int) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	def(&o.Uploads, 16)
+	def(&o.Downloads, 16)
+	def(&o.Tries, 6)
+	if o.IdleTimeout <= 0 {
+		o.IdleTimeout = defaultSilence
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "drivefs"
+	}
+	c := &Client{
+		endpoint: endpoint, cache: o.Endpoints, userAgent: o.UserAgent, log: o.Logger,
+		status: newStatus(), counters: newCounters(), owner: o.Owner,
+		up: newLimiter(o.UploadLimit), down: newLimiter(o.DownloadLimit),
+		discovering: make(chan struct{}, 1),
+	}
+	base := o.Transport
+	if base == nil {
+		c.own = newBase(o.Uploads + o.Downloads + metadataCalls)
+		base = c.own
+	}
+	var rt http.RoundTripper = observeTransport{base, c.log, c.status, c.counters}
+	rt = stallTransport{rt, o.IdleTimeout}
+	rt = slurpTransport{rt}
+	rt = newPace(rt, o.Uploads, o.Downloads)
+	rt = authTransport{rt, o.Tokens}
+	c.onceOver = rt
+	rt = resolveTransport{rt, c}
+	rt = redirectTransport{rt}
+	c.top = retryTransport{rt, o.Tries, c.counters}
+	return c, nil
+}
+
+// Close closes idle connections. It waits for nothing; calls under way go on.
+func (c *Client) Close() {
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+	}
+}
+
+// SetLimits changes the limits of content in bytes a second, 0 = none. Transfers
+// under way follow.
+func (c *Client) SetLimits(upload, download int64) {
+	c.up.set(upload)
+	c.down.set(download)
+}
+
+// Owner is the owner name of our own properties: what Options or SetOwner
+// said, else the createdBy of the first node this client created, else "". API §11.
+func (c *Client) Owner() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owner
+}
+
+// SetOwner sets what Owner gives.
+func (c *Client) SetOwner(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owner = name
+}
+
+func (c *Client) learnOwner(n Node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owner == "" {
+		c.owner = n.CreatedBy
+	}
+}
+
+// request builds the request of a call; its URL is completed by resolveTransport.
+func (c *Client) request(ctx context.Context, cl *call, method string, body []byte) (*http.Request, error) {
+	if cl.priority == 0 {
+		cl.priority = priorityOf(ctx, Metadata)
+	}
+	var r io.Reader
+	if body != nil {
+		r = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(withCall(ctx, cl), method, "https://unresolved.invalid/", r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cl.op, err)
+	}
+	req.Host = "" // the URL that comes in later says it
+	req.Header.Set("User-Agent", c.userAgent)
+	if cl.shape == shapeDownload {
+		req.Header.Set("Accept-Encoding", "identity")
+	} else {
+		req.Header.Set("Accept-Encoding", "gzip")
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// send makes the call. A nil error means a 2xx whose body must be closed.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
+	cl, ctx := callOf(req), req.Context()
+	c.counters.called(cl.op)
+	resp, err := c.top.RoundTrip(req)
+	if err != nil {
+		err = failure(ctx, cl, err)
+		if ctx.Err() != nil {
+			// The caller's time was over, perhaps while waiting in our own queue:
+			// that says nothing of the service. What the tries said has been noted.
+			c.counters.failed(cl.op)
+			return nil, err
+		}
+		return nil, c.failed(cl, err)
+	}
+	k, e := classify(cl, resp, errorData(resp))
+	if e == nil {
+		return resp, nil
+	}
+	resp.Body.Close()
+	switch {
+	case k == classAuth && cl.sameToken && cl.exhausted:
+		// Refused at every try, and no other token to be had.
+		e.Kind = ErrAuth
+	case k == classTrouble && cl.upload != nil && cl.upload.whole():
+		e.Kind = ErrAmbiguous
+	}
+	return nil, c.failed(cl, e)
+}
+
+// errorData peeks at errors and leaves good answers alone.
+func errorData(resp *http.Response) []byte {
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return nil
+	}
+	return peek(resp)
+}
+
+func (c *Client) failed(cl *call, err error) error {
+	c.counters.failed(cl.op)
+	c.status.final(err)
+	return err
+}
+
+// exchange makes a call with a JSON question and answer. in and out may be nil.
+func (c *Client) exchange(ctx context.Context, cl *call, method, etag string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("%s: %w", cl.op, err)
+		}
+	}
+	req, err := c.request(ctx, cl, method, body)
+	if err != nil {
+		return err
+	}
+	if etag != "" {
+		req.Header.Set("If-Match", etag)
+	}
+	resp, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	return c.decode(cl, resp, out)
+}
+
+// decode reads the answer of a call into out and closes it. An answer that
+// is not the JSON expected is ErrProtocol.
+func (c *Client) decode(cl *call, resp *http.Response, out any) error {
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err == nil {
+		if n, ok := out.(*Node); ok {
+			*n, err = decodeNode(data)
+		} else {
+			err = json.Unmarshal(data, out)
+		}
+	}
+	if err != nil {
+		return c.failed(cl, &Error{Op: cl.op, Kind: ErrProtocol, Status: resp.StatusCode, Err: err,
+			RequestID: scrub(resp.Header.Get("x-amzn-RequestId"))})
+	}
+	return nil
+}
+
+// query encodes parameters with %20 for blanks: a plus is a blank to forms only.
+func query(kv ...string) string {
+	v := url.Values{}
+	for i := 0; i+1 < len(kv); i += 2 {
+		if kv[i+1] != "" {
+			v.Set(kv[i], kv[i+1])
+		}
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return "?" + strings.ReplaceAll(v.Encode(), "+", "%20")
+}
+
+// path joins escaped segments.
+func path(segments ...string) string {
+	var b strings.Builder
+	for i, s := range segments {
+		if i > 0 {
+			b.WriteByte('/')
+		}
+		b.WriteString(url.PathEscape(s))
+	}
+	return b.String()
+}
+
+// limiter bounds bytes a second, over all transfers of one direction.
+type limiter struct{ l *rate.Limiter }
+
+func newLimiter(perSecond int64) *limiter {
+	l := &limiter{rate.NewLimiter(rate.Inf, 1)}
+	l.set(perSecond)
+	return l
+}
+
+// The burst is an eighth of a second, between these bounds.
+const minBurst, maxBurst = 4 << 10, 256 << 10
+
+func (l *limiter) set(perSecond int64) {
+	if perSecond <= 0 {
+		l.l.SetLimit(rate.Inf)
+		return
+	}
+	l.l.SetBurst(int(min(max(perSecond/8, minBurst), maxBurst)))
+	l.l.SetLimit(rate.Limit(perSecond))
+}
+
+// most is the largest piece to move at once.
+func (l *limiter) most() int {
+	if l.l.Limit() == rate.Inf {
+		return 1 << 30
+	}
+	return l.l.Burst()
+}
+
+// wait accounts for n bytes.
+func (l *limiter) wait(ctx context.Context, n int) error {
+	for n > 0 && l.l.Limit() != rate.Inf {
+		k := min(n, l.l.Burst())
+		now := time.Now()
+		r := l.l.ReserveN(now, k)
+		if !r.OK() {
+			continue // the limit was lowered in between
+		}
+		if err := sleep(ctx, r.DelayFrom(now)); err != nil {
+			r.Cancel()
+			return err
+		}
+		n -= k
+	}
+	return nil
+}

@@ -1,0 +1,319 @@
+package drive
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// endpointLife is how long the account's hosts are believed (API §4.1: three to five days).
+const endpointLife = 72 * time.Hour
+
+// staleLife is how long hosts past their life are used on, when discovery does not answer.
+const staleLife = 10 * time.Minute
+
+// EndpointCache remembers the hosts of one account. Its methods are called
+// from any goroutine; errors are its own business, since a cache that is
+// lost only costs one call.
+type EndpointCache interface {
+	Load() (Endpoints, bool)
+	Store(Endpoints)
+	Drop()
+}
+
+// parseBase accepts https, or http on loopback hosts, and ends the path in a slash.
+func parseBase(s string) (*url.URL, error) {
+	u, err := parseAddress(s)
+	if err != nil {
+		return nil, err
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q: a base address has no query", s)
+	}
+	if !strings.HasSuffix(u.Path, "/") {
+		u = u.JoinPath("/")
+	}
+	return u, nil
+}
+
+// parseAddress applies the rule for all addresses we connect to: https, or
+// http on loopback hosts. The error never repeats a query.
+func parseAddress(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	where := u.Scheme + "://" + u.Host
+	switch {
+	case u.Host == "" || u.Hostname() == "":
+		return nil, errors.New("not a complete URL (expected https://host/path/)")
+	case u.User != nil:
+		return nil, errors.New("a URL with a user or password is not accepted")
+	case u.Scheme == "https":
+	case u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "http":
+		return nil, fmt.Errorf("%s: plain http is accepted on loopback hosts only, use https", where)
+	default:
+		return nil, fmt.Errorf("%s: expected https", where)
+	}
+	return u, nil
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Discover gives the hosts of the account: from memory or the cache when they are less than
+// three days old, else by asking. ErrNoAccount: customerExists is false.
+// ErrProtocol: the answer is not this API's.
+func (c *Client) Discover(ctx context.Context) (Endpoints, error) {
+	if e, ok := c.known(); ok {
+		return e, nil
+	}
+	cl := &call{op: "account.endpoint", idempotent: true, priority: priorityOf(ctx, Metadata)}
+	return c.discover(ctx, cl, func(req *http.Request) (*http.Response, error) {
+		c.counters.called(cl.op)
+		return c.top.RoundTrip(req)
+	})
+}
+
+// known gives endpoints that are fresh.
+func (c *Client) known() (Endpoints, bool) {
+	c.mu.Lock()
+	e, load := c.endpoints, !c.loaded && c.cache != nil
+	c.mu.Unlock()
+	if load {
+		// Not under the lock: the cache may be a file.
+		got, ok := c.cache.Load()
+		ok = ok && validEndpoints(&got) == nil
+		c.mu.Lock()
+		if ok && !c.loaded && c.endpoints.Metadata == "" {
+			c.endpoints = got
+		}
+		c.loaded = true
+		e = c.endpoints
+		c.mu.Unlock()
+	}
+	age := time.Since(e.Fetched)
+	return e, e.Metadata != "" && age < endpointLife && age > -time.Hour
+}
+
+// discover asks for the hosts by the given way of sending, one caller at a
+// time; the others find the answer.
+func (c *Client) discover(ctx context.Context, cl *call, send func(*http.Request) (*http.Response, error)) (Endpoints, error) {
+	select {
+	case c.discovering <- struct{}{}:
+		defer func() { <-c.discovering }()
+	case <-ctx.Done():
+		return Endpoints{}, failure(ctx, cl, ctx.Err())
+	}
+	if e, ok := c.known(); ok {
+		return e, nil
+	}
+	e, err := c.ask(ctx, cl, send)
+	if err != nil {
+		c.failed(cl, err)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		old := c.endpoints
+		if old.Metadata != "" && (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrThrottled)) {
+			// Old hosts are better than none (discovery is throttled too, API §4.1).
+			c.endpoints.Fetched = time.Now().Add(staleLife - endpointLife)
+			return old, nil
+		}
+		return Endpoints{}, err
+	}
+	c.mu.Lock()
+	c.endpoints = e
+	c.mu.Unlock()
+	if c.cache != nil {
+		c.cache.Store(e)
+	}
+	return e, nil
+}
+
+func (c *Client) ask(ctx context.Context, cl *call, send func(*http.Request) (*http.Response, error)) (Endpoints, error) {
+	req, err := c.request(ctx, cl, http.MethodGet, nil)
+	if err != nil {
+		return Endpoints{}, err
+	}
+	req.URL = c.endpoint.JoinPath("account/endpoint")
+	resp, err := send(req)
+	if err != nil {
+		return Endpoints{}, failure(ctx, cl, err)
+	}
+	defer resp.Body.Close()
+	data := peek(resp)
+	if k, e := classify(cl, resp, data); e != nil {
+		switch {
+		case k == classAuth && cl.sameToken && cl.exhausted:
+			e.Kind = ErrAuth
+		case k == classFinal && e.Kind != ErrForbidden:
+			e.Kind = ErrProtocol // there is no such call here, so it is not this API
+		}
+		return Endpoints{}, e
+	}
+	var answer struct {
+		CustomerExists *bool `json:"customerExists"`
+		Endpoints
+	}
+	bad := func(err error) error {
+		return &Error{Op: cl.op, Kind: ErrProtocol, Status: resp.StatusCode, Err: err, RequestID: scrub(resp.Header.Get("x-amzn-RequestId"))}
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return Endpoints{}, bad(err)
+	}
+	if answer.CustomerExists != nil && !*answer.CustomerExists {
+		return Endpoints{}, &Error{Op: cl.op, Kind: ErrNoAccount, Status: resp.StatusCode}
+	}
+	e := answer.Endpoints
+	if err := validEndpoints(&e); err != nil {
+		return Endpoints{}, bad(err)
+	}
+	e.Fetched = time.Now().Round(0) // by the wall clock, which does not stand still while suspended
+	return e, nil
+}
+
+// validEndpoints holds both addresses against the rule and ends them in a slash.
+func validEndpoints(e *Endpoints) error {
+	m, err := parseBase(e.Metadata)
+	if err != nil {
+		return fmt.Errorf("metadataUrl: %w", err)
+	}
+	ct, err := parseBase(e.Content)
+	if err != nil {
+		return fmt.Errorf("contentUrl: %w", err)
+	}
+	e.Metadata, e.Content = m.String(), ct.String()
+	return nil
+}
+
+// forget drops e, if it is still what is known.
+func (c *Client) forget(e Endpoints) {
+	c.mu.Lock()
+	same := c.endpoints.Metadata == e.Metadata && c.endpoints.Content == e.Content
+	if same {
+		c.endpoints.Fetched = time.Time{} // kept as the last resort
+	}
+	c.mu.Unlock()
+	if same && c.cache != nil {
+		c.cache.Drop()
+	}
+}
+
+// resolveTransport completes the URL of a request by the hosts of the
+// account. When a host cannot be connected to, it asks discovery once
+// whether the account has moved, and goes on with what that says. Hosts that
+// discovery named in the last minute are not doubted.
+type resolveTransport struct {
+	next http.RoundTripper
+	c    *Client
+}
+
+const undoubted = time.Minute
+
+func (t resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	cl := callOf(req)
+	if cl.host == hostNone {
+		return t.next.RoundTrip(req)
+	}
+	e, err := t.endpoints(req.Context(), cl)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := t.to(req, cl, e, req.Body)
+	if err == nil || !notSent(err) || errors.Is(err, errNotSent) || time.Since(e.Fetched) < undoubted || req.Context().Err() != nil {
+		return resp, err
+	}
+	t.c.forget(e)
+	moved, derr := t.endpoints(req.Context(), cl)
+	if derr != nil || (moved.Metadata == e.Metadata && moved.Content == e.Content) {
+		return nil, err
+	}
+	body, ok := repeatBody(req, cl, false)
+	if !ok {
+		return nil, err
+	}
+	return t.to(req, cl, moved, body)
+}
+
+// endpoints asks once, below the retry: this is within a try already.
+func (t resolveTransport) endpoints(ctx context.Context, cl *call) (Endpoints, error) {
+	if e, ok := t.c.known(); ok {
+		return e, nil
+	}
+	ask := &call{op: "account.endpoint", idempotent: true, priority: cl.priority, tries: 1}
+	e, err := t.c.discover(ctx, ask, func(req *http.Request) (*http.Response, error) {
+		t.c.counters.called(ask.op)
+		return t.c.onceOver.RoundTrip(req)
+	})
+	if err != nil {
+		return e, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	return e, nil
+}
+
+func (t resolveTransport) to(req *http.Request, cl *call, e Endpoints, body io.ReadCloser) (*http.Response, error) {
+	base := e.Metadata
+	if cl.host == hostContent {
+		base = e.Content
+	}
+	u, err := url.Parse(base + cl.ref)
+	if err != nil {
+		return nil, &Error{Op: cl.op, Kind: ErrInvalid, Message: "no address can be made of it"}
+	}
+	r := req.Clone(req.Context())
+	r.URL, r.Host, r.Body = u, "", body
+	return t.next.RoundTrip(r)
+}
+
+// FileEndpointCache keeps the hosts in a file that belongs to one discovery
+// address: what was stored for another one is not found.
+func FileEndpointCache(path, endpointURL string) EndpointCache {
+	if u, err := parseBase(endpointURL); err == nil {
+		endpointURL = u.String()
+	}
+	return &fileEndpointCache{path: path, endpoint: endpointURL}
+}
+
+type fileEndpointCache struct{ path, endpoint string }
+
+type endpointFile struct {
+	Endpoint string `json:"endpoint"`
+	Endpoints
+}
+
+func (f *fileEndpointCache) Load() (Endpoints, bool) {
+	data, err := readSmallFile(f.path)
+	if err != nil {
+		return Endpoints{}, false
+	}
+	var e endpointFile
+	if json.Unmarshal(data, &e) != nil || e.Endpoint != f.endpoint {
+		return Endpoints{}, false
+	}
+	return e.Endpoints, true
+}
+
+func (f *fileEndpointCache) Store(e Endpoints) {
+	data, err := json.MarshalIndent(endpointFile{f.endpoint, e}, "", "\t")
+	if err == nil {
+		_ = os.MkdirAll(filepath.Dir(f.path), 0o700)
+		_ = writeFileAtomic(f.path, append(data, '\n'))
+	}
+}
+
+func (f *fileEndpointCache) Drop() { _ = os.Remove(f.path) }
