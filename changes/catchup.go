@@ -1,0 +1,259 @@
+package changes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/drivefs/drivefs/drive"
+)
+
+// catchUp asks until an answer has reached its end line and nothing more is to
+// come, and returns how many nodes were told.
+func (p *Poller) catchUp(ctx context.Context) (told int64, err error) {
+	stuck := 0
+	for {
+		from := p.from()
+		n, err := p.answer(ctx, from)
+		told += n
+		switch {
+		case ctx.Err() != nil:
+			return told, ctx.Err()
+		case err == nil:
+			// With a limit the end of the answer need not be the end of the news.
+			if p.o.MaxNodes > 0 && n > 0 {
+				stuck = 0
+				continue
+			}
+			return told, p.end(ctx)
+		case errors.Is(err, drive.ErrCheckpoint):
+			if from == "" {
+				return told, err // there was none to complain about
+			}
+			p.log.LogAttrs(ctx, slog.LevelWarn, "the checkpoint is not accepted, starting over", slog.Any("err", err))
+			if err := p.forget(ctx); err != nil {
+				return told, err
+			}
+		case errors.Is(err, drive.ErrCut):
+			if p.from() != from {
+				stuck = 0
+				p.log.LogAttrs(ctx, slog.LevelInfo, "the changes stream was cut, going on", slog.Int64("nodes", told))
+				continue
+			}
+			if stuck++; stuck >= stuckMax {
+				return told, err
+			}
+			if err := sleep(ctx, jitter(backoffFirst<<(stuck-1))); err != nil {
+				return told, err
+			}
+		default:
+			return told, err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// from is where the next answer begins.
+func (p *Poller) from() string {
+	switch {
+	case p.rebuild != nil:
+		return p.reached
+	case p.begin != "":
+		return p.begin
+	}
+	return p.target.Checkpoint()
+}
+
+// forget drops the checkpoint that the service did not accept. What a rebuild
+// has reached is lost with it; the Target's own knowledge stays until a new
+// rebuild has it all.
+func (p *Poller) forget(ctx context.Context) error {
+	if p.rebuild == nil && p.begin != "" {
+		p.begin = "" // the Target's own is to be tried yet
+		return nil
+	}
+	p.abortRebuild()
+	return p.beginRebuild(ctx)
+}
+
+func (p *Poller) beginRebuild(ctx context.Context) error {
+	r, err := p.target.BeginRebuild(ctx)
+	if err != nil {
+		return fmt.Errorf("beginning to build the mirror anew: %w", err)
+	}
+	p.rebuild, p.reached = r, ""
+	return nil
+}
+
+func (p *Poller) abortRebuild() {
+	if p.rebuild == nil {
+		return
+	}
+	if err := p.rebuild.Abort(); err != nil {
+		p.log.LogAttrs(context.Background(), slog.LevelWarn, "dropping a mirror that was being built", slog.Any("err", err))
+	}
+	p.rebuild, p.reached = nil, ""
+}
+
+// end is reached with the end line.
+func (p *Poller) end(ctx context.Context) error {
+	p.full = false
+	if r := p.rebuild; r != nil {
+		p.rebuild, p.reached = nil, ""
+		if err := r.Commit(ctx); err != nil {
+			return errors.Join(fmt.Errorf("putting the new mirror in place: %w", err), r.Abort())
+		}
+		p.partial = false
+	}
+	if p.partial {
+		return nil
+	}
+	return p.target.FeedEnd(ctx)
+}
+
+// told is what the decoding goroutine hands over.
+type told struct {
+	b   drive.Batch
+	err error
+}
+
+// answer reads one answer of the feed and applies it, and returns how many
+// nodes were applied. Without an error the end line was reached.
+func (p *Poller) answer(ctx context.Context, from string) (n int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream := make(chan told, readAhead)
+	go func() {
+		defer close(stream)
+		req := drive.ChangesRequest{Checkpoint: from, ChunkSize: p.o.ChunkSize, MaxNodes: p.o.MaxNodes}
+		for b, err := range p.feed.Changes(ctx, req) {
+			select {
+			case stream <- told{b, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		cancel()
+		for range stream { // until the goroutine has ended
+		}
+	}()
+	p.full = p.full || from == ""
+	if p.rebuild == nil && p.begin == from && from != "" && p.target.Checkpoint() == "" {
+		p.partial = true
+	}
+	t, ok := <-stream
+	for ok {
+		if t.err != nil {
+			return n, t.err
+		}
+		b := t.b
+		var more bool
+		t, more, ok = gather(&b, stream, p.applyMax())
+		for part := range parts(b, p.applyMax()) {
+			if err := p.apply(ctx, part); err != nil {
+				return n, err
+			}
+			n += int64(len(part.Nodes))
+			p.setStatus(func(s *Status) { s.NodesSeen += int64(len(part.Nodes)) })
+		}
+		if ok && !more {
+			t, ok = <-stream
+		}
+	}
+	return n, ctx.Err()
+}
+
+func (p *Poller) applyMax() int {
+	if p.full {
+		return applyFull
+	}
+	return applyNews
+}
+
+// gather adds chunks that are there already to b, so that a long answer is
+// applied in large transactions. What it took from the stream and did not add
+// is next, if there is such: an error, or a chunk that says reset and so begins
+// a new state. ok=false: the stream has ended.
+func gather(b *drive.Batch, stream <-chan told, limit int) (next told, more, ok bool) {
+	for len(b.Nodes) > 0 && len(b.Nodes) < limit {
+		select {
+		case t, ok := <-stream:
+			if !ok || t.err != nil || t.b.Reset {
+				return t, ok, ok
+			}
+			b.Nodes = append(b.Nodes, t.b.Nodes...)
+			if t.b.Checkpoint != "" {
+				b.Checkpoint = t.b.Checkpoint
+			}
+		default:
+			return told{}, false, true
+		}
+	}
+	return told{}, false, true
+}
+
+// parts cuts a chunk that is larger than what shall be applied at a time. Only
+// the last part has the checkpoint: it covers them all.
+func parts(b drive.Batch, limit int) iter.Seq[drive.Batch] {
+	return func(yield func(drive.Batch) bool) {
+		for len(b.Nodes) > limit {
+			if !yield(drive.Batch{Nodes: b.Nodes[:limit], Reset: b.Reset}) {
+				return
+			}
+			b.Nodes, b.Reset = b.Nodes[limit:], false
+		}
+		yield(b)
+	}
+}
+
+// apply gives one chunk to whom it belongs.
+func (p *Poller) apply(ctx context.Context, b drive.Batch) error {
+	if b.Reset {
+		p.full = true
+		switch {
+		case p.rebuild != nil && p.reached == "":
+			// This is what it was begun for.
+		case p.rebuild != nil || p.target.Checkpoint() != "":
+			// When it is open, the service does not go on where the stream was cut.
+			p.abortRebuild()
+			if err := p.beginRebuild(ctx); err != nil {
+				return err
+			}
+		}
+		p.partial = false
+	}
+	if r := p.rebuild; r != nil {
+		if err := r.Apply(ctx, b); err != nil {
+			p.abortRebuild()
+			return err
+		}
+		if b.Checkpoint != "" {
+			p.reached = b.Checkpoint
+		}
+		return nil
+	}
+	if err := p.target.Apply(ctx, b); err != nil {
+		return err
+	}
+	if b.Checkpoint != "" {
+		p.begin = ""
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package changes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+// world is a drive, a Store and a Poller between them.
+type world struct {
+	testing.TB
+	srv    *drivetest.Server
+	other  *drivetest.Client
+	store  *cache.Store
+	poller *Poller
+}
+
+func newWorld(t testing.TB, prepare func(*drivetest.Server)) *world {
+	t.Helper()
+	w := &world{TB: t, srv: drivetest.New(t)}
+	w.other = w.srv.Else()
+	if prepare != nil {
+		prepare(w.srv)
+	}
+	client, err := drive.New(drive.Options{
+		Endpoint: w.srv.Endpoint(),
+		Tokens:   oauth2.StaticTokenSource(&oauth2.Token{AccessToken: w.srv.Token().AccessToken}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store, err = cache.Open(t.Context(), cache.Options{StateDir: t.TempDir(), Memory: 16 << 20, Remote: client})
+	if err != nil {
+		client.Close()
+		t.Fatal(err)
+	}
+	w.poller = New(client, Target(w.store), Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- w.poller.Run(ctx) }()
+	t.Cleanup(func() {
+		for _, err := range w.store.CheckLocal() {
+			t.Error(err)
+		}
+		cancel()
+		if err := errors.Join(<-ran, w.store.Close()); err != nil {
+			t.Error(err)
+		}
+		client.Close()
+	})
+	return w
+}
+
+func (w *world) fail(f drivetest.Fault) {
+	w.srv.SetFaults(drivetest.Faults{Rules: []drivetest.Rule{{Op: "changes", Times: 1, Fault: f}}})
+}
+
+// same: the Store shows what the drive has.
+func (w *world) same() {
+	w.Helper()
+	refresh(w, w.poller)
+	tree := w.other.Tree()
+	for p, n := range tree {
+		if p == "" {
+			continue
+		}
+		dir := w.store.Root()
+		var e cache.Entry
+		for name := range strings.SplitSeq(p, "/") {
+			var err error
+			if e, _, err = w.store.Lookup(w.Context(), dir, name); err != nil {
+				w.Errorf("%s: %v", p, err)
+				break
+			}
+			dir = e.Ino
+		}
+		if e.Folder != (n.Kind == drivetest.KindFolder) || n.Content != nil && e.Size != n.Content.Size {
+			w.Errorf("%s: %+v, on the drive %+v", p, e, n)
+		}
+	}
+	if got := w.store.Status().Nodes; got != int64(len(tree)) {
+		w.Errorf("%d nodes, %d on the drive", got, len(tree))
+	}
+}
+
+func (w *world) put(path, text string) string {
+	w.Helper()
+	n, err := w.other.PutPath(path, []byte(text))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return n.ID
+}
+
+// TestDrive: whatever becomes of the stream, the Store is what the drive is.
+func TestDrive(t *testing.T) {
+	faults := map[string]drivetest.Fault{
+		"none":      {Do: drivetest.DoDelay},
+		"cut":       {Do: drivetest.DoCut, At: 1},
+		"bad tail":  {Do: drivetest.DoBadTail, At: 1},
+		"chunk 503": {Do: drivetest.DoChunkStatus, At: 1, Status: 503},
+		"reset":     {Do: drivetest.DoFeedReset},
+		"disorder":  {Do: drivetest.DoDisorder},
+		"repeat":    {Do: drivetest.DoRepeat, At: 10},
+		"400":       {Status: 400},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(s *drivetest.Server) {
+				if err := s.Bulk(5000, 100); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if name != "400" { // of a call without checkpoint it is final
+				w.fail(fault)
+			}
+			w.same()
+			inos := map[string]uint64{}
+			for _, name := range []string{"bulk-0000000", "bulk-0000001"} {
+				e, _, err := w.store.Lookup(t.Context(), w.store.Root(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				inos[name] = e.Ino
+			}
+			w.put("new/a", "text")
+			gone := w.put("new/b", "text")
+			w.put("bulk-0000000/file-000000.txt", "overwritten")
+			w.same()
+			if _, err := w.other.Trash(gone); err != nil {
+				t.Fatal(err)
+			}
+			w.put("new/c", "more")
+			w.fail(fault)
+			w.same()
+			if _, err := w.other.Restore(gone); err != nil {
+				t.Fatal(err)
+			}
+			w.same()
+			for name, ino := range inos {
+				if e, _, err := w.store.Lookup(t.Context(), w.store.Root(), name); err != nil || e.Ino != ino {
+					t.Errorf("%s was inode %d and is %d: %v", name, ino, e.Ino, err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFirstSync is a first sync from the fake drive on the same machine,
+// which costs as much as drivefs does.
+func BenchmarkFirstSync(b *testing.B) {
+	for _, n := range []int{200_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				w := newWorld(b, func(s *drivetest.Server) {
+					if err := s.Bulk(n, 100); err != nil {
+						b.Fatal(err)
+					}
+				})
+				start := time.Now()
+				refresh(w, w.poller)
+				b.ReportMetric(float64(n)/time.Since(start).Seconds(), "nodes/s")
+			}
+		})
+	}
+}
