@@ -1,0 +1,318 @@
+package mirror
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/drivefs/drivefs/drive"
+)
+
+// Options configures Open. Path is required.
+type Options struct {
+	Path string
+	// Owner is the owner of our own properties, "" = unknown yet. Called
+	// inside write transactions: it must not call the mirror. Nil = unknown.
+	Owner  func() string
+	Logger *slog.Logger // nil = discard
+	// NamesExact makes Lookup find the exact spelling only. The index is the
+	// same: names differing in case only are one name to the drive.
+	NamesExact bool
+	NoSync     bool // never fsync; for tests
+	// Reserve is told, before it happens, that inode numbers below upTo will
+	// be handed out, so that they are not handed out again when the mirror is
+	// lost. An error stops the write. It is called inside write transactions:
+	// it must not call the mirror, and nobody may hold what it needs while
+	// calling the mirror. Nil = the mirror alone remembers.
+	Reserve func(upTo Ino) error
+	// FirstIno: numbers are handed out at or above this.
+	FirstIno Ino
+	// OwnContent reports whether these bytes of the node with this inode are
+	// ours, on their way or just sent, so that the feed's echo does not count
+	// as a foreign change when it comes before the upload's own answer. Called
+	// inside write transactions: it must not call the mirror. Nil = never.
+	OwnContent func(ino Ino, size int64, md5 string) bool
+}
+
+// Mirror is one account's metadata. All methods may be called concurrently;
+// reads never wait for writes.
+type Mirror struct {
+	o   Options
+	log *slog.Logger
+	cur atomic.Pointer[file]
+
+	group group // small writes that wait for wmu together
+
+	// wmu is held by the one writer, from before its transaction until its
+	// result is published. It guards everything below up to inos, and the
+	// fields of file marked "writer only". Lock order: wmu, bbolt's own locks,
+	// then inos.mu or state.mu, which are leaves.
+	wmu     sync.Mutex
+	recent  map[string]time.Time // ids told by answers lately: a rebuild must not forget them
+	cleared time.Time            // when recent was last relieved of older ones
+	rebuild *Rebuild
+	pruned  time.Time // last look for old tombstones
+
+	inos struct {
+		mu    sync.Mutex
+		next  Ino
+		limit Ino // numbers below it may be handed out
+	}
+	state struct {
+		mu         sync.Mutex
+		checkpoint string
+		confirmed  time.Time
+		complete   bool
+		nodes      int64
+	}
+}
+
+const (
+	// inoBlock is how many numbers are reserved at a time; a crash wastes at
+	// most so many of 2^64.
+	inoBlock = 1 << 16
+	// syncEvery is how many nodes a first load writes between two syncs, which
+	// bounds what the kernel has to write at the end.
+	syncEvery = 1 << 18
+	// lazyFrom is the number of news in a chunk from which it is not synced by
+	// itself: a sync costs as much as some hundred nodes, or much more.
+	lazyFrom = 500
+	// idsMax bounds the ids held in memory by a first load: about 90 MB.
+	idsMax = 2 << 20
+	// recentFor is how long our own changes may take to come back in the feed
+	// (API §9.3: "seconds, at times minutes").
+	recentFor = 20 * time.Minute
+	// tombFor is how long a node that is gone is remembered against listings
+	// that still show it; pruneEvery how often older ones are looked for.
+	tombFor    = 48 * time.Hour
+	pruneEvery = time.Hour
+	pruneMax   = 5000 // at a time
+)
+
+// Open opens or makes the mirror at o.Path. ErrNewer, ErrDamaged and ErrInUse
+// tell what is wrong with the file. A rebuild that was under way is dropped:
+// the service will ask for it again.
+func Open(o Options) (*Mirror, error) {
+	m := &Mirror{o: o, log: o.Logger, recent: map[string]time.Time{}, group: group{lead: make(chan struct{}, 1)}}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	f, err := openFile(o.Path, m.log, o.NoSync)
+	if err != nil {
+		return nil, err
+	}
+	// Only now: another process may be filling that file.
+	if err := removeFiles(sidePath(o.Path)); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	m.cur.Store(f)
+	if err := m.loadState(); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	// The first write reserves numbers.
+	if _, err := m.write(sourceAnswer, false, func(*wtx) error { return nil }); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return m, nil
+}
+
+func (m *Mirror) loadState() error {
+	return m.view(func(_ *file, tx *bolt.Tx) error {
+		meta := tx.Bucket(bMeta)
+		m.inos.limit = max(getNumber(meta, keyInoLimit), m.o.FirstIno, RootIno+1)
+		m.inos.next = m.inos.limit
+		m.state.checkpoint = string(meta.Get([]byte(keyCheckpoint)))
+		if n := getNumber(meta, keyConfirmed); n != 0 {
+			m.state.confirmed = time.UnixMilli(int64(n))
+		}
+		m.state.complete = len(meta.Get([]byte(keyComplete))) > 0
+		m.state.nodes = int64(getNumber(meta, keyNodes))
+		return nil
+	})
+}
+
+// Close syncs and closes the file and drops an open rebuild. Reads under way
+// are waited for; later calls fail.
+func (m *Mirror) Close() error {
+	m.wmu.Lock()
+	defer m.wmu.Unlock()
+	var err error
+	if m.rebuild != nil {
+		err = m.rebuild.abortLocked()
+	}
+	return errors.Join(err, m.cur.Load().close())
+}
+
+// view runs fn in a read transaction of the live file.
+func (m *Mirror) view(fn func(f *file, tx *bolt.Tx) error) error {
+	for {
+		f := m.cur.Load()
+		err := guard(func() error {
+			return f.bolt.View(func(tx *bolt.Tx) error { return fn(f, tx) })
+		})
+		if errors.Is(err, berrors.ErrDatabaseNotOpen) && m.cur.Load() != f {
+			continue // a rebuild took its place in this moment
+		}
+		if errors.Is(err, ErrDamaged) {
+			f.condemn(err)
+		}
+		return err
+	}
+}
+
+// NewIno hands out an inode number that was never used and never will be
+// again. It waits for a write under way only when a block is used up.
+func (m *Mirror) NewIno() (Ino, error) {
+	for {
+		if ino, ok := m.tryIno(); ok {
+			return ino, nil
+		}
+		if _, err := m.write(sourceAnswer, false, func(*wtx) error { return nil }); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (m *Mirror) tryIno() (Ino, bool) {
+	m.inos.mu.Lock()
+	defer m.inos.mu.Unlock()
+	if m.inos.next >= m.inos.limit {
+		return 0, false
+	}
+	m.inos.next++
+	return m.inos.next - 1, true
+}
+
+// Checkpoint is where the feed goes on, "" = from the start, and the time at
+// which the feed last confirmed what is here, zero = never.
+func (m *Mirror) Checkpoint() (string, time.Time) {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	return m.state.checkpoint, m.state.confirmed
+}
+
+// Complete reports whether the feed was once read to its end: what is not
+// here is not on the drive, but for the lag.
+func (m *Mirror) Complete() bool {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	return m.state.complete
+}
+
+// Nodes is the number of live nodes.
+func (m *Mirror) Nodes() int64 {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	return m.state.nodes
+}
+
+// FeedEnd tells that an answer of the feed reached its end at that time. The
+// first such call ends the first load: ids are indexed and all is synced.
+func (m *Mirror) FeedEnd(at time.Time) error {
+	m.wmu.Lock()
+	defer m.wmu.Unlock()
+	f := m.cur.Load()
+	if f.bulk {
+		if err := m.finishLoad(f, locked, at); err != nil {
+			return err
+		}
+		if err := f.sync(); err != nil {
+			return err
+		}
+		m.state.mu.Lock()
+		m.state.complete = true
+		m.state.confirmed = at
+		m.state.mu.Unlock()
+		return nil
+	}
+	m.state.mu.Lock()
+	last := m.state.confirmed
+	m.state.confirmed = at
+	m.state.mu.Unlock()
+	var err error
+	if f.marked {
+		err = f.sync()
+	}
+	if err == nil && at.Sub(last) > pruneEvery {
+		// With the next checkpoint it is written anyway; a quiet account
+		// writes once an hour.
+		_, err = m.writeLocked(sourceAnswer, false, func(w *wtx) error {
+			return w.meta.Put([]byte(keyConfirmed), be(uint64(at.UnixMilli())))
+		})
+	}
+	if err == nil && at.Sub(m.pruned) > pruneEvery {
+		m.pruned = at
+		_, err = m.writeLocked(sourceAnswer, false, func(w *wtx) error { return w.prune(at.Add(-tombFor)) })
+	}
+	return err
+}
+
+// Meta is a small value kept for the caller, "" = none or unreadable.
+func (m *Mirror) Meta(key string) (value string) {
+	err := m.view(func(_ *file, tx *bolt.Tx) error {
+		value = string(tx.Bucket(bMeta).Get([]byte(userPrefix + key)))
+		return nil
+	})
+	m.logError(err)
+	return value
+}
+
+// SetMeta keeps a small value; "" removes it.
+func (m *Mirror) SetMeta(key, value string) error {
+	_, err := m.write(sourceAnswer, false, func(w *wtx) error {
+		if value == "" {
+			return w.meta.Delete([]byte(userPrefix + key))
+		}
+		return w.meta.Put([]byte(userPrefix+key), []byte(value))
+	})
+	return err
+}
+
+func (m *Mirror) owner() string {
+	if m.o.Owner == nil {
+		return ""
+	}
+	return m.o.Owner()
+}
+
+// older orders nodes for the question who keeps a name: by time of creation,
+// then by id.
+func older(aCreated time.Time, aID string, bCreated time.Time, bID string) int {
+	return cmp.Or(aCreated.Compare(bCreated), strings.Compare(aID, bID))
+}
+
+// source is where a node was told, which decides between equal versions.
+type source uint8
+
+const (
+	sourceFeed    source = iota
+	sourceAnswer         // a call for this id: always fresh (API §13.1)
+	sourceListing        // may lag
+)
+
+// rankOf is the state of a node as told.
+func rankOf(n *drive.Node) rank {
+	switch {
+	case n.Status == drive.Trashed || n.Status == drive.Purged:
+		return rankDead
+	case n.Live():
+		return rankLive
+	}
+	return rankPending
+}
+
+func number(v []byte) (uint64, bool) {
+	n, k := binary.Uvarint(v)
+	return n, k > 0
+}
+
+// errStop ends a walk that has enough.
+var errStop = errors.New("enough")

@@ -1,0 +1,442 @@
+package mirror
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+	"unsafe"
+)
+
+// Ino is a local inode number: 1 is the root, others are handed out once and
+// never again. The service's id is an attribute of it.
+type Ino = uint64
+
+// RootIno is the root's number.
+const RootIno Ino = 1
+
+// Record is what the service told about one live node, plus its identity.
+// Records are values: nothing in one is shared with the mirror, except where a
+// method says so.
+type Record struct {
+	Ino    Ino
+	ID     string
+	Folder bool
+	Name   string // as the drive has it
+	// Shown is the name as Linux sees it: in the folder asked about for Lookup
+	// and List, in the first parent for Get and ByID; "" on the root.
+	Shown string
+	// Parents are the folders it is in, known and resolved; the root has none.
+	// Of several parents those that are not live folders here are left out.
+	Parents []Ino
+
+	Version   int64 // of the metadata, never goes back
+	ETag      string
+	Created   time.Time // millisecond
+	Modified  time.Time // millisecond
+	CreatedBy string
+
+	// Of files only.
+	Content     int64 // content version
+	Size        int64 // bytes
+	MD5         string
+	ContentType string
+	// Gen grows by one each time somebody else changed the content.
+	Gen uint64
+
+	// Props are our own properties as last known, nil = unknown, and
+	// PropsVersion is the Version for which they are known.
+	Props        map[string]string
+	PropsVersion int64
+
+	Seen time.Time // day on which the service last told about it
+}
+
+// entry is a record with what is not shown outside.
+type entry struct {
+	Record
+	raw   []Ino // parents as told, resolved; the record is stored under raw[0], or under 0 when there is none
+	level uint8 // of the name it has in raw[0]
+	rank  rank
+}
+
+// home is the parent under which the record is stored.
+func (e *entry) home() Ino {
+	if len(e.raw) == 0 {
+		return 0
+	}
+	return e.raw[0]
+}
+
+// rank orders states of one version: what a later one says wins over an
+// earlier one of equal version, whatever the order in which they arrive.
+type rank uint8
+
+const (
+	rankPending rank = iota // PENDING, without name, or of a kind nobody shows
+	rankLive
+	rankDead // in the trash, purged, or answered 404
+)
+
+// Values of the node bucket begin with one of these.
+const (
+	tagRecord = 0x01 // record, format 1
+	tagLink   = 0x81 // link, format 1: level, then where the record is
+)
+
+const (
+	flagFolder = 1 << iota
+	flagContent
+	flagMD5     // 16 raw bytes
+	flagMD5Text // anything else
+	flagProps
+	flagParents
+	flagLevel
+	flagGen
+	flagNoCreated
+	flagNoModified
+)
+
+// seenEpoch is day 0 of the two bytes at the end of every record. They are the
+// end, so that records can be compared without them.
+var seenEpoch = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
+
+const seenLen = 2
+
+func dayOf(t time.Time) uint16 {
+	d := t.Sub(seenEpoch) / (24 * time.Hour)
+	return uint16(min(max(d, 0), 0xffff))
+}
+
+func dayTime(d uint16) time.Time { return seenEpoch.Add(time.Duration(d) * 24 * time.Hour) }
+
+// appendRecord is the format of a record: tag, flags, then the fields in the
+// order below; lengths and numbers are varints, strings carry their length,
+// frequent ones are codes of the string table.
+func appendRecord(b []byte, e *entry, t *table) []byte {
+	var flags uint64
+	var sum [16]byte
+	if e.Folder {
+		flags |= flagFolder
+	}
+	if !e.Folder {
+		flags |= flagContent
+		if len(e.MD5) == 32 {
+			if _, err := hex.Decode(sum[:], unsafe.Slice(unsafe.StringData(e.MD5), 32)); err == nil && isLowerHex(e.MD5) {
+				flags |= flagMD5
+			}
+		}
+		if flags&flagMD5 == 0 && e.MD5 != "" {
+			flags |= flagMD5Text
+		}
+	}
+	if e.Props != nil {
+		flags |= flagProps
+	}
+	if len(e.raw) > 1 {
+		flags |= flagParents
+	}
+	if e.level > 0 {
+		flags |= flagLevel
+	}
+	if e.Gen > 0 {
+		flags |= flagGen
+	}
+	if e.Created.IsZero() {
+		flags |= flagNoCreated
+	}
+	if e.Modified.IsZero() {
+		flags |= flagNoModified
+	}
+	b = append(b, tagRecord)
+	b = binary.AppendUvarint(b, flags)
+	b = appendString(b, e.ID)
+	b = appendString(b, e.Name)
+	b = appendString(b, e.ETag)
+	b = binary.AppendVarint(b, e.Version)
+	var created int64
+	if !e.Created.IsZero() {
+		created = e.Created.UnixMilli()
+		b = binary.AppendVarint(b, created)
+	}
+	if !e.Modified.IsZero() {
+		b = binary.AppendVarint(b, e.Modified.UnixMilli()-created)
+	}
+	b = t.append(b, e.CreatedBy)
+	if flags&flagContent != 0 {
+		b = binary.AppendVarint(b, e.Content)
+		b = binary.AppendVarint(b, e.Size)
+		switch {
+		case flags&flagMD5 != 0:
+			b = append(b, sum[:]...)
+		case flags&flagMD5Text != 0:
+			b = appendString(b, e.MD5)
+		}
+		b = t.append(b, e.ContentType)
+	}
+	if flags&flagGen != 0 {
+		b = binary.AppendUvarint(b, e.Gen)
+	}
+	if flags&flagParents != 0 {
+		b = binary.AppendUvarint(b, uint64(len(e.raw)-1))
+		for _, p := range e.raw[1:] {
+			b = binary.AppendUvarint(b, p)
+		}
+	}
+	if flags&flagLevel != 0 {
+		b = append(b, e.level)
+	}
+	if flags&flagProps != 0 {
+		b = binary.AppendVarint(b, e.PropsVersion)
+		b = binary.AppendUvarint(b, uint64(len(e.Props)))
+		keys := make([]string, 0, len(e.Props))
+		for k := range e.Props {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for _, k := range keys {
+			b = appendString(b, k)
+			b = appendString(b, e.Props[k])
+		}
+	}
+	return binary.BigEndian.AppendUint16(b, dayOf(e.Seen))
+}
+
+func isLowerHex(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// reader walks over an encoded value. All strings it gives are parts of one
+// copy, so a record costs one allocation and is safe to keep.
+type reader struct {
+	b   []byte
+	s   string // copy of b, and room for the md5 behind it
+	pos int
+	bad bool
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b[min(r.pos, len(r.b)):])
+	if n <= 0 {
+		r.bad = true
+		return 0
+	}
+	r.pos += n
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b[min(r.pos, len(r.b)):])
+	if n <= 0 {
+		r.bad = true
+		return 0
+	}
+	r.pos += n
+	return v
+}
+
+func (r *reader) byte() byte {
+	if r.pos >= len(r.b) {
+		r.bad = true
+		return 0
+	}
+	r.pos++
+	return r.b[r.pos-1]
+}
+
+func (r *reader) string() string {
+	n := r.uvarint()
+	if r.bad || n > uint64(len(r.b)-r.pos) {
+		r.bad = true
+		return ""
+	}
+	s := r.s[r.pos : r.pos+int(n)]
+	r.pos += int(n)
+	return s
+}
+
+func (r *reader) code(t []string) string {
+	switch c := r.uvarint(); {
+	case c == 0:
+		return ""
+	case c == 1:
+		return r.string()
+	case t == nil: // the caller wants something else of the record
+		return ""
+	case c-2 < uint64(len(t)):
+		return t[c-2]
+	}
+	r.bad = true
+	return ""
+}
+
+// decodeRecord reads the value stored under (parent, ino) into e. parent is 0
+// for the root and for nodes without parents. Errors wrap ErrDamaged.
+func decodeRecord(v []byte, parent, ino Ino, strs []string, e *entry) error {
+	buf := make([]byte, len(v)+32)
+	copy(buf, v)
+	r := reader{b: v, s: unsafe.String(unsafe.SliceData(buf), len(buf))}
+	if r.byte() != tagRecord {
+		return fmt.Errorf("inode %d: not a record: %w", ino, ErrDamaged)
+	}
+	flags := r.uvarint()
+	*e = entry{rank: rankLive, raw: e.raw[:0]}
+	e.Ino = ino
+	e.Folder = flags&flagFolder != 0
+	e.ID = r.string()
+	e.Name = r.string()
+	e.ETag = r.string()
+	e.Version = r.varint()
+	var created int64
+	if flags&flagNoCreated == 0 {
+		created = r.varint()
+		e.Created = time.UnixMilli(created).UTC()
+	}
+	if flags&flagNoModified == 0 {
+		e.Modified = time.UnixMilli(created + r.varint()).UTC()
+	}
+	e.CreatedBy = r.code(strs)
+	if flags&flagContent != 0 {
+		e.Content = r.varint()
+		e.Size = r.varint()
+		switch {
+		case flags&flagMD5 != 0:
+			if r.bad || len(v)-r.pos < 16 {
+				r.bad = true
+				break
+			}
+			hex.Encode(buf[len(v):], v[r.pos:r.pos+16])
+			e.MD5 = r.s[len(v):]
+			r.pos += 16
+		case flags&flagMD5Text != 0:
+			e.MD5 = r.string()
+		}
+		e.ContentType = r.code(strs)
+	}
+	if flags&flagGen != 0 {
+		e.Gen = r.uvarint()
+	}
+	if parent != 0 {
+		e.raw = append(e.raw, parent)
+	}
+	if flags&flagParents != 0 {
+		n := r.uvarint()
+		if n > uint64(len(v)) {
+			r.bad = true
+			n = 0
+		}
+		for range n {
+			e.raw = append(e.raw, r.uvarint())
+		}
+	}
+	if flags&flagLevel != 0 {
+		e.level = r.byte()
+	}
+	if flags&flagProps != 0 {
+		e.PropsVersion = r.varint()
+		n := r.uvarint()
+		if n > uint64(len(v)) {
+			r.bad = true
+			n = 0
+		}
+		e.Props = make(map[string]string, n)
+		for range n {
+			k := r.string()
+			e.Props[k] = r.string()
+		}
+	}
+	if r.bad || len(v)-r.pos != seenLen {
+		return fmt.Errorf("inode %d: the record does not end where it should: %w", ino, ErrDamaged)
+	}
+	e.Seen = dayTime(binary.BigEndian.Uint16(v[r.pos:]))
+	return nil
+}
+
+// isFolderValue reports what kind a stored record is of, without reading on.
+func isFolderValue(v []byte) bool {
+	if len(v) < 2 || v[0] != tagRecord {
+		return false
+	}
+	flags, n := binary.Uvarint(v[1:])
+	return n > 0 && flags&flagFolder != 0
+}
+
+// A link says that the record of a node with several parents is elsewhere, and
+// at which level its name stands here.
+func appendLink(b []byte, level uint8, home Ino) []byte {
+	b = append(b, tagLink, level)
+	return binary.AppendUvarint(b, home)
+}
+
+func decodeLink(v []byte) (level uint8, home Ino, ok bool) {
+	if len(v) < 3 || v[0] != tagLink {
+		return 0, 0, false
+	}
+	h, n := binary.Uvarint(v[2:])
+	return v[1], h, n > 0
+}
+
+// A tombstone keeps all that was known of a node that is not shown, so that it
+// comes back as what it was.
+func appendTomb(b []byte, e *entry, hidden time.Time, t *table) []byte {
+	b = append(b, 1, byte(e.rank))
+	b = binary.AppendVarint(b, hidden.Unix())
+	b = binary.AppendUvarint(b, e.home())
+	return appendRecord(b, e, t)
+}
+
+func decodeTomb(v []byte, ino Ino, strs []string, e *entry) (hidden time.Time, err error) {
+	r := reader{b: v}
+	format, rk := r.byte(), rank(r.byte())
+	at, home := r.varint(), r.uvarint()
+	if r.bad || format != 1 || rk > rankDead {
+		return time.Time{}, fmt.Errorf("inode %d: not a tombstone: %w", ino, ErrDamaged)
+	}
+	if err := decodeRecord(v[r.pos:], home, ino, strs, e); err != nil {
+		return time.Time{}, err
+	}
+	e.rank = rk
+	return time.Unix(at, 0), nil
+}
+
+// table is the string table of one file: content types and owners, which are
+// few and repeat a million times. Only the writer adds to it; readers load
+// strs once they have their transaction, and codes are published before the
+// transaction that uses them is committed, so none is ever missing.
+type table struct {
+	codes map[string]uint64
+	strs  []string
+	saved int // how many of strs are in the file
+	pub   func([]string)
+}
+
+const tableMax = 4096
+
+func (t *table) append(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, 0)
+	}
+	c, ok := t.codes[s]
+	if !ok {
+		if len(t.strs) >= tableMax || len(s) > 200 {
+			return appendString(append(b, 1), s)
+		}
+		s = string(append([]byte(nil), s...))
+		c = uint64(len(t.strs)) + 2
+		t.strs = append(t.strs, s)
+		t.codes[s] = c
+		t.pub(t.strs)
+	}
+	return binary.AppendUvarint(b, c)
+}
