@@ -1,0 +1,668 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// manyExtents is how many pieces a draft may be in before it should be
+// completed; a state of so many takes some 500 kB in the journal.
+const manyExtents = 1 << 16
+
+// Draft is the local content of one inode: a sparse file and the knowledge
+// which of its bytes are ours. All handles of the inode share it. Its methods
+// are safe for concurrent use and touch nothing but the local disk.
+//
+// Below Limit, bytes that are not in the map belong to the base, the version
+// on the drive that the edit began from; whoever reads asks Missing first,
+// fetches those, and gives them to Fill. Bytes at and beyond Limit are local
+// without being in the map, so a new file and the appended part of an old one
+// need no map at all.
+type Draft struct {
+	j   *Journal
+	ino uint64
+
+	// Guarded by Journal.mu.
+	refs   int    // handles and snapshots
+	birth  uint64 // of the file in use; changed with mu held as well
+	orphan bool   // the file has no name and belongs to no entry any more
+
+	synced atomic.Uint64 // largest generation whose bytes are on the disk
+	dirty  atomic.Bool   // written under mu; Journal.Close and Draft.Close look without it
+	mtime  atomic.Int64  // of the last local change, Unix nanoseconds
+
+	mu        sync.RWMutex
+	f         file
+	retired   []file // former files, while a Sync may still use them
+	syncing   int
+	size      int64
+	length    int64 // of the file; more than size after a cut, and never made less then: see Truncate
+	local     extents
+	base      DraftState  // Limit and the Base fields
+	committed *DraftState // last committed generation, never modified; nil = none
+	touched   bool        // its bytes were changed since
+	before    undo        // what Abort returns to
+	writes    uint64      // changes so far
+	syncedAt  uint64      // writes that are on the disk
+	watchers  []watcher
+}
+
+// watcher is one who reads the draft for sending: Snapshot or Follower. Both
+// methods are called with mu held for writing.
+type watcher interface {
+	touch(off, end int64) // these bytes were changed
+	wake()                // the content was changed
+}
+
+// watchLocked adds a watcher, which counts as one use of the draft.
+func (d *Draft) watchLocked(w watcher) {
+	d.j.mu.Lock()
+	d.refs++
+	d.j.mu.Unlock()
+	d.watchers = append(d.watchers, w)
+}
+
+// unwatchLocked takes a watcher off; its use still has to be closed.
+func (d *Draft) unwatchLocked(w watcher) {
+	d.watchers = slices.DeleteFunc(d.watchers, func(o watcher) bool { return o == w })
+}
+
+// undo is the state before a Commit.
+type undo struct {
+	committed *DraftState
+	touched   bool
+	valid     bool
+}
+
+// OpenDraft opens the draft of an inode. When one is open it is shared, and
+// when the entry has one it is continued; base plays no part in either case.
+// Otherwise a new one begins: with base, it is as long as base says and all
+// bytes below base.Limit are the base's (of base only Size, Limit and the
+// Base fields count); without, it is empty and Dirty. A new draft that is
+// never committed and Put leaves no trace.
+//
+// Errors: ErrDamaged when the entry's file is missing or too short, those of
+// the disk. Every Draft must be closed.
+func (j *Journal) OpenDraft(ino uint64, base *DraftState) (*Draft, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		d, err := j.continueLocked(ino)
+		if d != nil || err != nil {
+			return d, err
+		}
+		made := j.making[ino]
+		if made == nil {
+			return j.beginLocked(ino, base)
+		}
+		j.mu.Unlock()
+		<-made.done
+		j.mu.Lock()
+	}
+}
+
+// ContinueDraft is OpenDraft without a beginning: it answers nil when the
+// draft is not open and no entry has one.
+func (j *Journal) ContinueDraft(ino uint64) (*Draft, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.continueLocked(ino)
+}
+
+func (j *Journal) continueLocked(ino uint64) (*Draft, error) {
+	if j.closed {
+		return nil, ErrClosed
+	}
+	if d := j.drafts[ino]; d != nil {
+		d.refs++
+		return d, nil
+	}
+	e := j.index.items[ino]
+	if e == nil || e.Draft == nil {
+		return nil, nil
+	}
+	d := &Draft{j: j, ino: ino, refs: 1}
+	if err := d.continueLocked(e.Draft); err != nil {
+		return nil, err
+	}
+	j.drafts[ino] = d
+	return d, nil
+}
+
+// continueLocked opens the file of a recorded state.
+func (d *Draft) continueLocked(st *DraftState) error {
+	birth, ok := d.j.birthLocked(d.ino, st.Gen)
+	if !ok {
+		return fmt.Errorf("%w: inode %d has no file", ErrDamaged, d.ino)
+	}
+	f, err := d.j.fs.OpenFile(d.j.draftPath(d.ino, birth), os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: inode %d: %w", ErrDamaged, d.ino, err)
+	case err != nil:
+		return fmt.Errorf("journal: open draft: %w", err)
+	}
+	n, err := f.Length()
+	if err == nil && n < st.Size {
+		err = fmt.Errorf("%w: inode %d has %d of %d bytes", ErrDamaged, d.ino, n, st.Size)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	d.f, d.birth = f, birth
+	d.size, d.length, d.local = st.Size, n, slices.Clone(st.Local)
+	d.base = DraftState{Limit: st.Limit, BaseID: st.BaseID, BaseGen: st.BaseGen, BaseLen: st.BaseLen, BaseMD5: st.BaseMD5}
+	d.committed = st
+	if p := d.j.proven[d.ino]; p != nil && p.Gen == st.Gen {
+		d.synced.Store(st.Gen)
+	}
+	return nil
+}
+
+// beginLocked makes a draft with a new file. It gives mu up while the
+// filesystem is at work; until it returns nobody else begins one for ino.
+func (j *Journal) beginLocked(ino uint64, base *DraftState) (*Draft, error) {
+	if base != nil && (base.Size < 0 || base.Limit < 0 || base.Limit > base.Size) {
+		return nil, fmt.Errorf("%w: base of inode %d", ErrInvalid, ino)
+	}
+	j.gen++
+	d := &Draft{j: j, ino: ino, refs: 1, birth: j.gen}
+	m := &making{birth: d.birth, done: make(chan struct{})}
+	j.making[ino] = m
+	j.mu.Unlock()
+	err := d.begin(base)
+	j.mu.Lock()
+	delete(j.making, ino)
+	close(m.done)
+	if err != nil {
+		return nil, err
+	}
+	j.files[ino] = append(j.files[ino], d.birth)
+	j.drafts[ino] = d
+	return d, nil
+}
+
+// begin makes the file of a draft that nobody else has yet.
+func (d *Draft) begin(base *DraftState) error {
+	f, err := d.j.create(d.ino, d.birth)
+	if err != nil {
+		return err
+	}
+	d.f = f
+	if base == nil {
+		d.dirty.Store(true)
+		return nil
+	}
+	if err := f.Truncate(base.Size); err != nil {
+		_ = d.j.fs.Remove(d.j.draftPath(d.ino, d.birth)) // a leftover is removed at the next Open
+		return errors.Join(err, f.Close())
+	}
+	d.size, d.length = base.Size, base.Size
+	d.base = DraftState{Limit: base.Limit, BaseID: base.BaseID, BaseGen: base.BaseGen, BaseLen: base.BaseLen, BaseMD5: base.BaseMD5}
+	d.completedLocked()
+	return nil
+}
+
+// Ino is the inode the draft belongs to.
+func (d *Draft) Ino() uint64 { return d.ino }
+
+// Size is the length of the content in bytes.
+func (d *Draft) Size() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.size
+}
+
+// Mtime is when the content was last changed through this Draft; zero when it
+// was not since it was opened.
+func (d *Draft) Mtime() time.Time {
+	ns := d.mtime.Load()
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// ReadAt reads the file as it is, with zeros where nothing was written; the
+// caller asked Missing first. Like io.ReaderAt, it answers io.EOF at the end.
+func (d *Draft) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if off < 0 {
+		return 0, fmt.Errorf("%w: read at %d", ErrInvalid, off)
+	}
+	rest := d.size - off
+	if rest <= 0 {
+		return 0, io.EOF
+	}
+	if int64(len(p)) <= rest {
+		return d.f.ReadAt(p, off)
+	}
+	n, err := d.f.ReadAt(p[:rest], off)
+	if err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Missing lists the parts of [off, off+n) that are the base's and not local.
+func (d *Draft) Missing(off, n int64) []Extent {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	end := min(off+n, d.base.Limit)
+	if off+n < off { // n was "to the end"
+		end = d.base.Limit
+	}
+	if off >= end {
+		return nil
+	}
+	return d.local.missing(off, end)
+}
+
+// Base tells whose bytes Missing speaks of: the node, its content version and
+// MD5, and the size of that version. The id is "" when all is local.
+func (d *Draft) Base() (id string, content, size int64, md5 string) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.base.BaseID, d.base.BaseGen, d.base.BaseLen, d.base.BaseMD5
+}
+
+// Fragmented reports that the draft is in so many pieces that it should be
+// completed (Missing, Fill) soon. It goes on working otherwise, slower.
+func (d *Draft) Fragmented() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.local) > manyExtents
+}
+
+// WriteAt writes the user's bytes. When the disk is full it returns how much
+// it could write with the error; nothing else was changed.
+func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("%w: write at %d", ErrInvalid, off)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.clearLocked(off); err != nil {
+		return 0, err
+	}
+	n, err := d.f.WriteAt(p, off)
+	if n > 0 {
+		d.touchLocked(off, off+int64(n))
+		d.wroteLocked(off, off+int64(n))
+	}
+	if err != nil {
+		return n, fmt.Errorf("journal: write draft: %w", err)
+	}
+	return n, nil
+}
+
+// touchLocked tells those who are sending that bytes [off, end) were changed.
+// They cannot have looked yet, since they read under mu.
+func (d *Draft) touchLocked(off, end int64) {
+	if off >= end {
+		return
+	}
+	if d.committed != nil && off < d.committed.Size {
+		d.touched = true
+	}
+	for _, w := range d.watchers {
+		w.touch(off, end)
+	}
+}
+
+// wroteLocked takes [off, end) as the user's.
+func (d *Draft) wroteLocked(off, end int64) {
+	d.size = max(d.size, end)
+	d.length = max(d.length, end)
+	d.changedLocked()
+	if off < d.base.Limit {
+		d.local.add(off, min(end, d.base.Limit))
+		d.completedLocked()
+	}
+}
+
+func (d *Draft) changedLocked() {
+	d.writes++
+	d.dirty.Store(true)
+	d.mtime.Store(time.Now().UnixNano())
+	for _, w := range d.watchers {
+		w.wake()
+	}
+}
+
+// completedLocked drops the base once nothing of it is missing.
+func (d *Draft) completedLocked() {
+	if d.base.Limit == 0 || (len(d.local) == 1 && d.local[0] == Extent{0, d.base.Limit}) {
+		d.base = DraftState{}
+		d.local = nil
+	}
+}
+
+// Fill adds bytes of the base. Those that became local meanwhile, or lie
+// beyond Limit by now, are left out. It does not make the draft dirty.
+func (d *Draft) Fill(p []byte, off int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	end := min(off+int64(len(p)), d.base.Limit)
+	if off < 0 || off >= end {
+		return nil
+	}
+	for _, x := range d.local.missing(off, end) {
+		n, err := d.f.WriteAt(p[x.Off-off:x.End-off], x.Off)
+		if n > 0 {
+			d.writes++
+			d.local.add(x.Off, x.Off+int64(n))
+		}
+		if err != nil {
+			d.completedLocked()
+			return fmt.Errorf("journal: fill draft: %w", err)
+		}
+	}
+	d.completedLocked()
+	return nil
+}
+
+// Truncate sets the size. What is cut off is gone; what is added reads as
+// zero and is local.
+//
+// An entry's content stays whole until the new content is Put, so that a
+// crash in between does not lose a file that was closed: cutting to nothing,
+// as opening with O_TRUNC does, begins a new file, and another cut leaves the
+// file as long as it was, since the database may still have the longer
+// content. (What is overwritten in place is overwritten.)
+func (d *Draft) Truncate(size int64) error {
+	if size < 0 {
+		return fmt.Errorf("%w: truncate to %d", ErrInvalid, size)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if size == d.size {
+		return nil
+	}
+	if size == 0 {
+		renewed, err := d.renewLocked()
+		if err != nil {
+			return err
+		}
+		if renewed {
+			d.cutLocked(0)
+			return nil
+		}
+	}
+	if err := d.clearLocked(size); err != nil {
+		return err
+	}
+	if size > d.length || d.committed == nil {
+		if err := d.f.Truncate(size); err != nil {
+			return fmt.Errorf("journal: truncate draft: %w", err)
+		}
+		d.length = size
+	}
+	d.touchLocked(size, d.size)
+	d.cutLocked(size)
+	return nil
+}
+
+// clearLocked makes what the file has between the content's end and end zero,
+// before the content grows over it.
+func (d *Draft) clearLocked(end int64) error {
+	end = min(end, d.length)
+	if d.size >= end {
+		return nil
+	}
+	if n := end - d.size; n > int64(len(zeros)) {
+		err := d.f.Allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.size, n)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("journal: clear draft: %w", err)
+		}
+	}
+	for at := d.size; at < end; {
+		n, err := d.f.WriteAt(zeros[:min(end-at, int64(len(zeros)))], at)
+		if err != nil {
+			return fmt.Errorf("journal: clear draft: %w", err)
+		}
+		at += int64(n)
+	}
+	return nil
+}
+
+var zeros [64 << 10]byte
+
+func (d *Draft) cutLocked(size int64) {
+	d.size = size
+	d.changedLocked()
+	if size < d.base.Limit {
+		d.base.Limit = size
+		d.local.cut(size)
+		d.completedLocked()
+	}
+}
+
+// renewLocked gives the draft an empty file of its own when the present one
+// holds what the entry wishes for.
+func (d *Draft) renewLocked() (bool, error) {
+	j := d.j
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e := j.index.items[d.ino]
+	if d.orphan || j.closed || e == nil || e.Draft == nil {
+		return false, nil
+	}
+	if b, ok := j.birthLocked(d.ino, e.Draft.Gen); !ok || b != d.birth {
+		return false, nil
+	}
+	f, birth, err := j.createLocked(d.ino)
+	if err != nil {
+		return false, err
+	}
+	d.touchLocked(0, d.size)
+	d.retired = append(d.retired, d.f)
+	d.f, d.birth, d.length = f, birth, 0
+	d.retireLocked()
+	return true, nil
+}
+
+// retireLocked closes former files once nobody is syncing them.
+func (d *Draft) retireLocked() {
+	if d.syncing > 0 {
+		return
+	}
+	for _, f := range d.retired {
+		_ = f.Close() // nothing in it is wanted
+	}
+	d.retired = nil
+}
+
+// Allocate reserves room for [off, off+n), as fallocate(2) does. Unless
+// keepSize, the content grows to at least off+n.
+func (d *Draft) Allocate(off, n int64, keepSize bool) error {
+	if off < 0 || n <= 0 || off+n < off {
+		return fmt.Errorf("%w: allocate %d at %d", ErrInvalid, n, off)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// The file's own size changes only below, when all went well.
+	if err := d.f.Allocate(unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
+		return fmt.Errorf("journal: allocate: %w", err)
+	}
+	if keepSize || off+n <= d.size {
+		return nil
+	}
+	if err := d.clearLocked(off + n); err != nil {
+		return err
+	}
+	if off+n > d.length {
+		if err := d.f.Truncate(off + n); err != nil {
+			return fmt.Errorf("journal: allocate: %w", err)
+		}
+		d.length = off + n
+	}
+	d.cutLocked(off + n)
+	return nil
+}
+
+// Dirty reports whether the content was changed since the last Commit.
+func (d *Draft) Dirty() bool { return d.dirty.Load() }
+
+// Gen is the last committed generation; 0 when there is none.
+func (d *Draft) Gen() uint64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.genLocked()
+}
+
+func (d *Draft) genLocked() uint64 {
+	if d.committed == nil {
+		return 0
+	}
+	return d.committed.Gen
+}
+
+// Commit returns what belongs into the entry, with a new generation when the
+// draft is dirty; it is not dirty then. If it is not dirty, Gen stays (0, and
+// not to be Put, for a draft with a base that nobody changed), and what Fill
+// added is in the map.
+func (d *Draft) Commit() DraftState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.dirty.Load() {
+		d.before = undo{} // an Abort of this changes nothing
+		return d.stateLocked(d.genLocked())
+	}
+	st := d.stateLocked(d.j.nextGen())
+	d.before = undo{d.committed, d.touched, true}
+	d.committed, d.touched = &st, false
+	d.dirty.Store(false)
+	if d.syncedAt == d.writes && d.writes > 0 {
+		d.synced.Store(st.Gen)
+	}
+	return st
+}
+
+// State returns the last committed state with what Fill added since. ok is
+// false when the content was changed since, or never committed.
+func (d *Draft) State() (st DraftState, ok bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.dirty.Load() || d.committed == nil {
+		return DraftState{}, false
+	}
+	return d.stateLocked(d.committed.Gen), true
+}
+
+func (d *Draft) stateLocked(gen uint64) DraftState {
+	st := d.base
+	st.Gen, st.Size, st.Local = gen, d.size, slices.Clone([]Extent(d.local))
+	return st
+}
+
+// Abort takes a Commit back whose state could not be Put: the draft is dirty
+// again, and the generation before stays the one that can be sent. It does
+// nothing when another Commit came after.
+func (d *Draft) Abort(st DraftState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if st.Gen != d.genLocked() || !d.before.valid {
+		return
+	}
+	// What changed below the later size may have changed below the earlier.
+	d.committed, d.touched = d.before.committed, d.before.touched || d.touched
+	d.before = undo{}
+	d.dirty.Store(true)
+}
+
+// Sync puts the bytes, and the file's name, on the disk. For an fsync that
+// survives power failure also beside concurrent writers: Commit and Put, then
+// Sync, then Journal.Sync. The content so synced is kept through all later
+// changes of the file until newer content is synced or on the drive.
+func (d *Draft) Sync() error {
+	d.mu.Lock()
+	f, birth, st, writes := d.f, d.birth, d.committed, d.writes
+	d.syncing++
+	d.mu.Unlock()
+
+	err := f.Datasync()
+	if err == nil {
+		err = d.j.syncNames(birth)
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.syncing--
+	d.retireLocked()
+	if err != nil {
+		return fmt.Errorf("journal: sync draft: %w", err)
+	}
+	if f != d.f {
+		return nil // truncated to nothing meanwhile: the new file is for the next Sync
+	}
+	d.syncedAt = writes
+	if st != nil {
+		d.synced.Store(max(st.Gen, d.synced.Load()))
+		d.j.provenBy(d, st)
+	}
+	return nil
+}
+
+// provenBy notes that st, a state of d's present file, is on the disk.
+func (j *Journal) provenBy(d *Draft, st *DraftState) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e := j.index.items[d.ino]
+	if j.drafts[d.ino] != d || e == nil || e.Draft == nil || e.Draft.Gen < st.Gen {
+		return // not Put yet, or not wished for any more
+	}
+	if p := j.proven[d.ino]; p != nil && p.Gen >= st.Gen {
+		return
+	}
+	j.proven[d.ino] = st
+	j.proven[d.ino] = j.provenFor(e)
+	j.noteUnprovenLocked(e)
+	j.dirty[d.ino] = struct{}{}
+	j.bumpLocked()
+	j.tidyLocked(d.ino)
+}
+
+// Close ends one use of the draft. With the last one the file is closed, and
+// removed when no entry wishes for its content.
+func (d *Draft) Close() error {
+	j := d.j
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	d.refs--
+	if d.refs > 0 {
+		return nil
+	}
+	if d.refs < 0 {
+		return fmt.Errorf("journal: draft of inode %d closed twice: %w", d.ino, os.ErrClosed)
+	}
+	if !d.orphan {
+		e := j.index.items[d.ino]
+		if d.dirty.Load() && e != nil && e.Draft != nil && !j.closed {
+			// A wish stands for this file, and its bytes were changed without
+			// a Commit that reached the journal: only this Draft knows which.
+			return nil
+		}
+		delete(j.drafts, d.ino)
+		j.tidyLocked(d.ino)
+	}
+	if err := d.f.Close(); err != nil {
+		return fmt.Errorf("journal: close draft: %w", err)
+	}
+	return nil
+}

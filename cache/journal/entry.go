@@ -1,0 +1,138 @@
+package journal
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Entry is the state one inode should have on the drive and does not have
+// yet. The journal keeps at most one entry per inode: a later change of the
+// same inode replaces the wish, it does not queue behind it. That makes the
+// queue short, replay after a crash a no-op, and a file that was created,
+// renamed and removed again cost nothing.
+type Entry struct {
+	Ino    uint64
+	Rev    uint64 // local changes so far; Put makes it grow, settling does not
+	Folder bool
+
+	// NodeID is the node that stands for the inode on the drive, "" while
+	// there is none. Base is what the drive said of it when the local change
+	// began; nil exactly when NodeID is "".
+	NodeID string
+	Base   *Base
+
+	// What should be. Removed wins over everything else: the node belongs in
+	// the drive's trash, and an inode without a node just ends.
+	Place   Place
+	Removed bool
+
+	// Draft is the content that should be on the drive; nil when the
+	// content is not to be changed.
+	Draft *DraftState
+
+	// Props are the own properties that should be on the node, by key; an
+	// empty value takes the key away. Nil when none is to be changed.
+	Props map[string]string
+
+	// Mode, Mtime, Created are what the mount shows meanwhile. Mode 0 = the
+	// mount's default. They reach the drive as properties (Props), never by
+	// themselves.
+	Mode    uint32
+	Mtime   time.Time
+	Created time.Time
+
+	// Open is set while a new file has never been closed: it shows in the
+	// mount, and is not sent; after a crash its bytes are set aside.
+	Open bool
+
+	// LocalID makes a repeated POST find the node of the first one (API
+	// §6.6). It is made with the entry and stays through generations: what a
+	// broken upload of an earlier one left behind is recognised by it.
+	LocalID string
+
+	// Sent is an upload whose outcome is not known; it is settled by looking
+	// before anything is sent again (API §13.2). Nil normally.
+	Sent *Sent
+
+	Since time.Time // of the oldest change that is not on the drive
+	Due   time.Time // not before: the settling time of design §5 and §6
+
+	// Failed is the last refusal, for status; "" when there was none.
+	Failed   string
+	FailedAt time.Time
+	Attempts int       // failures in a row
+	RetryAt  time.Time // not before, after a failure
+}
+
+// Base is what the drive had when a local change began, and what the settler
+// has brought about since.
+type Base struct {
+	Parents []string // node ids
+	Name    string   // as the drive has it
+	Version int64    // metadata version
+	ETag    string
+	Content int64 // content version; 0 for folders
+	Size    int64
+	MD5     string
+}
+
+// Place is where a node belongs.
+type Place struct {
+	Parents []uint64 // inode numbers of folders; never empty unless Removed
+	Name    string   // as the drive shall have it
+	Shown   string   // as the mount shows it
+}
+
+// DraftState is the part of a Draft that must survive a crash: which bytes of
+// its sparse file are ours, and whose bytes fill the rest.
+type DraftState struct {
+	Gen     uint64   // grows with each commit of changed content; never 0
+	Size    int64    // bytes
+	Local   []Extent // sorted, disjoint, not adjacent: bytes that are in the file
+	Limit   int64    // bytes at and beyond it are local (zero where not written); below it, what is not Local is the base's
+	BaseID  string   // node whose bytes fill the rest; "" when Limit is 0
+	BaseGen int64    // its content version
+	BaseLen int64    // its size
+	BaseMD5 string
+}
+
+// Extent is a range of bytes [Off, End).
+type Extent struct{ Off, End int64 }
+
+// Sent says what was sent, so that it can be recognised on the drive.
+type Sent struct {
+	Gen      uint64 // draft generation; 0 for a folder
+	Size     int64
+	MD5      string // lower hex; "" when the body was not sent to its end
+	Whole    bool   // the whole body went out: the service may be working on it
+	At       time.Time
+	Deadline time.Time // look until then before sending again
+	ParentID string
+	Name     string
+}
+
+// Clone returns a copy that shares nothing with e. A nil e gives nil.
+func (e *Entry) Clone() *Entry {
+	if e == nil {
+		return nil
+	}
+	c := *e
+	if e.Base != nil {
+		b := *e.Base
+		b.Parents = slices.Clone(b.Parents)
+		c.Base = &b
+	}
+	c.Place.Parents = slices.Clone(e.Place.Parents)
+	if e.Draft != nil {
+		d := *e.Draft
+		d.Local = slices.Clone(d.Local)
+		c.Draft = &d
+	}
+	c.Props = maps.Clone(e.Props)
+	if e.Sent != nil {
+		s := *e.Sent
+		c.Sent = &s
+	}
+	return &c
+}
