@@ -1,0 +1,613 @@
+package chunk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/drivefs/drivefs/drive"
+)
+
+var (
+	errStalled = errors.New("no byte arrived in time")
+	errRange   = errors.New("the stream begins at another byte than asked for")
+	errApart   = errors.New("a stream without an ETag cannot continue one that had one")
+)
+
+// fetch is one run of missing granules on its way into memory, over as many
+// connections one after the other as it takes, or out of the disk tier. It is
+// in the fetches of its chunks from the moment it is decided, which makes it
+// the process-wide table of what is in flight. Guarded by Cache.mu.
+type fetch struct {
+	ct     *content
+	ctx    context.Context
+	cancel context.CancelFunc
+	disk   bool
+	order  int64 // by which it was started
+
+	first  int64    // index of chunks[0]
+	chunks []*chunk // held
+	lo     int64    // begins a granule; [lo, at) is there
+	from   int64    // the first byte asked for: lo, or later when a part was there
+	at     int64    // up to where bytes have arrived
+	to     int64    // where it ends; comes down when the end is not wanted any more
+
+	waiters []*waiter
+	streams []*stream       // that want it for their window
+	values  context.Context // whose values the request carries, nil = none
+
+	// The state of the request.
+	running  bool // has a goroutine
+	queued   bool // waits for a connection
+	headed   bool // the answer to this attempt has begun
+	headedAt time.Time
+	low      bool // this attempt was made as read-ahead
+	promoted bool // this attempt was given up to be made again as foreground
+	attempts int
+	giveUp   context.CancelFunc
+	moved    time.Time // when the last byte came
+	lastErr  error
+
+	// The state of the bytes.
+	trusted bool // they are the version's: granules become readable as they fill
+	pending bool // they wait for a Confirm, in ct.pending
+	tag     string
+	byMD5   bool // pending, to be settled by the MD5 of the whole
+
+	kept    []*block // pinned: the one being filled; all of them while pending
+	promise int      // of pool.promised
+	done    bool
+	err     error // why nothing more will come, final ones only
+}
+
+// waiter waits for a fetch to have all bytes before need, or to end.
+type waiter struct {
+	need int64
+	ch   chan struct{}
+}
+
+// span has the granules of ch that f is still to bring, or to have confirmed.
+// What it brought to be read by anybody is the chunk's, which may lose it.
+func (f *fetch) span(ch *chunk) uint64 {
+	base, from := ch.base(), f.lo
+	if f.trusted {
+		from = f.at - f.at%granuleSize
+	}
+	return span(int(max(from-base, 0)), int(min(f.to-base, int64(ch.size))))
+}
+
+func (f *fetch) chunkAt(pos int64) *chunk { return f.chunks[pos/chunkSize-f.first] }
+
+// startLocked decides the fetch of granules [a, b) of ch for s, nil for
+// nobody's window.
+func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values context.Context) *fetch {
+	base := ch.base()
+	lo := base + int64(a)*granuleSize
+	f := &fetch{
+		ct: ch.v, disk: disk, first: ch.index, chunks: []*chunk{ch},
+		lo: lo, from: lo, at: lo, to: min(base+int64(b)*granuleSize, base+int64(ch.size)),
+		values: values,
+	}
+	if !disk {
+		if n := ch.partOf(a); n > 0 {
+			f.from += int64(n)
+			f.at = f.from
+			b := ch.blocks[a/granulesPerBlock]
+			c.pinLocked(b) // lest the part is taken away before the rest comes
+			f.kept = append(f.kept, b)
+		}
+	}
+	c.order++
+	f.order = c.order
+	f.ctx, f.cancel = context.WithCancel(c.ctx)
+	ch.holds++
+	ch.fetches = append(ch.fetches, f)
+	for i := a / granulesPerBlock; i <= (b-1)/granulesPerBlock; i++ {
+		if ch.blocks[i] == nil {
+			f.promise++
+		}
+	}
+	c.pool.promised += f.promise
+	if s != nil {
+		s.adopt(f)
+	}
+	if disk {
+		c.diskReads++
+	} else if c.conns >= c.downloads {
+		f.queued = true
+		c.queue = append(c.queue, f)
+		c.preemptLocked()
+		return f
+	} else {
+		c.conns++
+	}
+	c.goLocked(f)
+	return f
+}
+
+func (c *Cache) goLocked(f *fetch) {
+	f.running = true
+	c.running = append(c.running, f)
+	if f.disk {
+		c.wg.Go(func() { c.readDisk(f) })
+	} else {
+		c.wg.Go(func() { c.download(f) })
+	}
+}
+
+// unwantedLocked ends f when nobody waits for it and no window has it. What
+// is nearly complete is let finish: ending it would cost its connection, and
+// the next request a round trip more for a new one.
+func (c *Cache) unwantedLocked(f *fetch) {
+	if len(f.waiters) > 0 || len(f.streams) > 0 || f.done {
+		return
+	}
+	if f.queued {
+		c.unqueueLocked(f)
+		c.finishLocked(f)
+		return
+	}
+	if left := f.to - f.at; f.headed && left <= firstFetch {
+		took := time.Since(f.headedAt)
+		if float64(left)*took.Seconds() <= float64(f.at-f.from)*c.line.rtt.Seconds() {
+			return
+		}
+	}
+	f.cancel()
+}
+
+func (c *Cache) unqueueLocked(f *fetch) {
+	f.queued = false
+	c.queue = remove(c.queue, f)
+}
+
+// download is the goroutine of a fetch from the network.
+func (c *Cache) download(f *fetch) {
+	defer f.cancel()
+	failures := 0
+	c.peek(f.ct)
+	for {
+		c.mu.Lock()
+		before := f.at
+		c.mu.Unlock()
+		err := c.attempt(f)
+		match := c.wholeMatches(f)
+
+		c.mu.Lock()
+		if f.at > before {
+			failures = 0
+		}
+		over := f.at >= f.to || f.err != nil || f.ctx.Err() != nil
+		if !over && err == nil {
+			over = true // there was no memory for more
+		}
+		var pause time.Duration
+		if !over && f.promoted {
+			f.promoted = false
+		} else if !over {
+			f.lastErr = err
+			if f.at == before {
+				failures++
+			}
+			pause = backoff(failures)
+			switch {
+			case isFinal(err) && !(errors.Is(err, drive.ErrNotFound) && failures < 4):
+				// A node just made may not be found for a moment, API §7.4.
+				f.err, over = err, true
+			case len(f.waiters) == 0 && failures > 0:
+				over = true // read-ahead is not worth insisting on
+			}
+			if over {
+				c.pauseLocked()
+			}
+			if errors.Is(err, drive.ErrThrottled) {
+				c.line.throttled(time.Now())
+			}
+		}
+		// Bytes of a second stream without an ETag must not follow those of
+		// a first in one fetch: they wait for their own Confirm.
+		if errors.Is(err, errApart) {
+			over, pause = true, 0
+		}
+		over = over || f.pending && f.at > f.from
+		if over && pause == 0 {
+			c.endLocked(f, match)
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-f.ctx.Done():
+			}
+		}
+		if over {
+			c.mu.Lock()
+			c.endLocked(f, match)
+			c.mu.Unlock()
+			return
+		}
+	}
+}
+
+// backoff is how long to wait after n failures in a row without a byte.
+func backoff(n int) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	d := 50 * time.Millisecond << min(n-1, 5)
+	return d/2 + rand.N(d)
+}
+
+// attempt is one request of a fetch. Nil means that f is complete or must not
+// go on; any error, that bytes are missing.
+func (c *Cache) attempt(f *fetch) error {
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	c.mu.Lock()
+	from, to := f.at, f.to
+	f.headed, f.giveUp = false, cancel
+	f.attempts++
+	f.low = len(f.waiters) == 0
+	rctx := requestContext(ctx, f)
+	c.mu.Unlock()
+
+	begun := time.Now()
+	watch := time.AfterFunc(c.headerTimeout(), cancel)
+	defer watch.Stop()
+	st, err := c.source.Fetch(rctx, f.ct.Version, from, to)
+	if err != nil {
+		switch {
+		case errors.Is(err, drive.ErrRange):
+			// What lies before the end we know of cannot be asked for: the
+			// content is another one, or the answer was a mistake.
+			if cerr := c.source.Confirm(rctx, f.ct.Version); cerr != nil {
+				err = cerr
+			} else {
+				err = fmt.Errorf("%w: %w", drive.ErrUnavailable, err)
+			}
+		case ctx.Err() != nil && f.ctx.Err() == nil:
+			err = errStalled
+		}
+		if isChanged(err) {
+			c.mu.Lock()
+			c.changedLocked(f.ct)
+			c.mu.Unlock()
+		}
+		return err
+	}
+	defer func() { _ = st.Close() }()
+
+	c.mu.Lock()
+	f.headed, f.headedAt = true, time.Now()
+	c.line.header(f.headedAt.Sub(begun))
+	err = c.headLocked(f, st, from)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	told, toldAt := from, f.headedAt // up to where the line knows how fast this is
+	for {
+		c.mu.Lock()
+		buf := c.bufferLocked(f)
+		c.mu.Unlock()
+		if buf == nil {
+			return nil
+		}
+		watch.Reset(c.stallTimeout())
+		n, err := st.Read(buf)
+		if n > 0 {
+			c.mu.Lock()
+			c.arrivedLocked(f, n)
+			if f.at-told >= firstFetch {
+				c.line.body(f.at-told, f.moved.Sub(toldAt), told == from)
+				told, toldAt = f.at, f.moved
+			}
+			done := f.at >= f.to
+			c.mu.Unlock()
+			if done {
+				// Read the end of the body, so that the connection can be
+				// used again.
+				if f.to == to {
+					var one [1]byte
+					_, _ = st.Read(one[:])
+				}
+				return nil
+			}
+		}
+		if err != nil {
+			switch {
+			case errors.Is(err, io.EOF):
+				err = io.ErrUnexpectedEOF
+			case ctx.Err() != nil && f.ctx.Err() == nil:
+				err = errStalled
+			}
+			return err
+		}
+	}
+}
+
+// requestContext is ctx with the priority of f now. Values of a caller of
+// ReadInto come first, so that the caller may set the priority itself.
+func requestContext(ctx context.Context, f *fetch) context.Context {
+	switch {
+	case f.values != nil:
+		return under{drive.WithPriority(ctx, drive.Background), f.values}
+	case len(f.waiters) > 0:
+		return drive.WithPriority(ctx, drive.Foreground)
+	default:
+		return drive.WithPriority(ctx, drive.ReadAhead)
+	}
+}
+
+// under is a context with the values of another one above its own.
+type under struct {
+	context.Context
+	over context.Context
+}
+
+func (u under) Value(key any) any {
+	if v := u.over.Value(key); v != nil {
+		return v
+	}
+	return u.Context.Value(key)
+}
+
+// headLocked looks at the answer before its bytes are taken.
+func (c *Cache) headLocked(f *fetch, st *Stream, from int64) error {
+	ct := f.ct
+	switch {
+	case ct.changed:
+		return drive.ErrChanged
+	case st.From != from:
+		return fmt.Errorf("%w: %w", drive.ErrProtocol, errRange)
+	case st.Total >= 0 && st.Total != ct.Size:
+		c.changedLocked(ct)
+		return drive.ErrChanged
+	}
+	switch c.judgeLocked(ct, st.ETag) {
+	case foreign:
+		c.changedLocked(ct)
+		return drive.ErrChanged
+	case trusted:
+		f.trusted = true
+		f.wakeLocked(1 << 62) // they may have less to wait for than a granule
+	case unconfirmed:
+		if f.trusted && f.at > f.from {
+			return errApart
+		}
+		f.trusted, f.pending, f.tag = false, true, st.ETag
+		ct.pending = append(ct.pending, f)
+		f.byMD5 = st.ETag == "" && f.from == 0 && f.to == ct.Size && ct.MD5 != ""
+		if !f.byMD5 {
+			c.askLocked(ct)
+		}
+	}
+	return nil
+}
+
+// bufferLocked is where the next bytes of f go, nil when it must end: it is
+// complete, not wanted, or there is no memory for more.
+func (c *Cache) bufferLocked(f *fetch) []byte {
+	if f.at >= f.to || f.ctx.Err() != nil || !f.trusted && !f.pending {
+		return nil
+	}
+	ch := f.chunkAt(f.at)
+	pos := int(f.at - ch.base())
+	idx := pos / blockSize
+	b := ch.blocks[idx]
+	if b == nil {
+		if b = c.takeLocked(false); b == nil {
+			return nil
+		}
+		if f.promise > 0 {
+			f.promise--
+			c.pool.promised--
+		}
+		c.attachLocked(b, ch, idx)
+		if f.aheadLocked() {
+			b.unread = true
+			c.pool.unread++
+		}
+	}
+	if n := len(f.kept); n == 0 || f.kept[n-1] != b {
+		c.pinLocked(b)
+		f.kept = append(f.kept, b)
+		c.trimKeptLocked(f)
+	}
+	end := min(int64((idx+1)*blockSize), f.to-ch.base())
+	return b.buf[pos-idx*blockSize : end-int64(idx*blockSize)]
+}
+
+// aheadLocked reports whether f serves the window of a running stream, for
+// which what arrives is kept until it is read.
+func (f *fetch) aheadLocked() bool {
+	for _, s := range f.streams {
+		if s.running {
+			return true
+		}
+	}
+	return false
+}
+
+// trimKeptLocked unpins what a trusted fetch has filled.
+func (c *Cache) trimKeptLocked(f *fetch) {
+	if f.pending || len(f.kept) < 2 {
+		return
+	}
+	last := len(f.kept) - 1
+	for _, b := range f.kept[:last] {
+		c.unpinLocked(b)
+	}
+	f.kept = append(f.kept[:0], f.kept[last])
+}
+
+// arrivedLocked: n more bytes are in the buffer.
+func (c *Cache) arrivedLocked(f *fetch, n int) {
+	if ch := f.chunkAt(f.at); ch.blocks[(f.at-ch.base())/blockSize] != f.kept[len(f.kept)-1] {
+		f.cancel() // the block was given up under us: what it holds is nobody's
+		return
+	}
+	f.moved = time.Now()
+	before := f.at
+	f.at = min(f.at+int64(n), f.to)
+	if !f.disk {
+		c.downloaded += int64(n)
+		if f.headedAt.After(c.failedAt) {
+			c.streak = 0 // answers from before the failure tell nothing
+		}
+		c.line.moved(f.moved, n)
+		c.floodLocked(f.moved, n)
+	}
+	if f.trusted {
+		c.haveLocked(f, before)
+	}
+	f.wakeLocked(f.at)
+}
+
+// haveLocked makes the granules of f that were completed since before
+// readable.
+func (c *Cache) haveLocked(f *fetch, before int64) {
+	for pos := before - before%granuleSize; pos < f.at; pos += granuleSize {
+		ch := f.chunkAt(pos)
+		g := int(pos-ch.base()) / granuleSize
+		if ch.base()+int64(ch.granuleEnd(g)) > f.at {
+			return
+		}
+		ch.have |= 1 << g
+		if len(ch.parts) > 0 {
+			ch.dropParts(func(p int) bool { return p == g })
+		}
+	}
+}
+
+// wakeLocked wakes whoever waits for nothing beyond upTo.
+func (f *fetch) wakeLocked(upTo int64) {
+	keep := f.waiters[:0]
+	for _, w := range f.waiters {
+		if w.need <= upTo {
+			close(w.ch)
+		} else {
+			keep = append(keep, w)
+		}
+	}
+	clear(f.waiters[len(keep):])
+	f.waiters = keep
+}
+
+// endLocked: no more bytes will come by f's goroutine, which ends. match says
+// that the MD5 of the whole was right.
+func (c *Cache) endLocked(f *fetch, match bool) {
+	f.running = false
+	c.running = remove(c.running, f)
+	if f.disk {
+		c.diskReads--
+	} else {
+		c.conns--
+	}
+	c.pool.promised -= f.promise
+	f.promise = 0
+	switch {
+	case f.pending && match:
+		f.ct.plain = true
+		c.settleFetchLocked(f, nil)
+	case f.pending:
+		// Whole granules only: another fetch may have to write the rest.
+		if f.to = f.at - f.at%granuleSize; f.at == f.ct.Size {
+			f.to = f.at
+		}
+		f.at = f.to
+		if f.at <= f.lo {
+			c.settleFetchLocked(f, f.err)
+			break
+		}
+		f.wakeLocked(1 << 62)
+		c.askLocked(f.ct)
+	default:
+		c.finishLocked(f)
+	}
+	c.pumpLocked()
+}
+
+// settleFetchLocked ends the waiting of a pending fetch: its bytes are the
+// version's, or with an error nobody's.
+func (c *Cache) settleFetchLocked(f *fetch, err error) {
+	f.pending, f.byMD5 = false, false
+	f.ct.pending = remove(f.ct.pending, f)
+	if err == nil {
+		f.trusted = true
+		c.haveLocked(f, f.lo)
+		c.trimKeptLocked(f)
+	} else {
+		f.err = err
+		f.cancel()
+		// A View may still be read from what was shown unconfirmed: nobody
+		// must write there again.
+		for _, b := range f.kept {
+			if b.pins > 1 && b.ch != nil {
+				c.detachLocked(b)
+			}
+		}
+	}
+	if f.running {
+		f.wakeLocked(1 << 62)
+	} else {
+		c.finishLocked(f)
+	}
+}
+
+// finishLocked takes f out of the table and wakes everybody: what it did not
+// bring is missing again.
+func (c *Cache) finishLocked(f *fetch) {
+	f.done = true
+	f.cancel()
+	if f.trusted && f.at < f.to && f.at%granuleSize != 0 {
+		ch := f.chunkAt(f.at)
+		pos := int(f.at - ch.base())
+		if ch.blocks[pos/blockSize] != nil {
+			ch.setPart(pos/granuleSize, pos%granuleSize)
+		}
+	}
+	c.pool.promised -= f.promise
+	f.promise = 0
+	for _, ch := range f.chunks {
+		ch.fetches = remove(ch.fetches, f)
+	}
+	if len(f.streams) == 0 {
+		for _, ch := range f.chunks {
+			c.readAllLocked(ch)
+		}
+	}
+	for _, s := range f.streams {
+		s.fetches = remove(s.fetches, f)
+	}
+	f.streams = nil
+	for _, b := range f.kept {
+		c.unpinLocked(b)
+	}
+	f.kept = nil
+	for _, ch := range f.chunks {
+		if !f.disk {
+			c.saveLocked(ch)
+		}
+		c.unholdLocked(ch)
+	}
+	f.wakeLocked(1 << 62)
+}
+
+func remove[T comparable](s []T, x T) []T {
+	for i := range s {
+		if s[i] == x {
+			last := len(s) - 1
+			copy(s[i:], s[i+1:])
+			var zero T
+			s[last] = zero
+			return s[:last]
+		}
+	}
+	return s
+}

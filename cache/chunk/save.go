@@ -1,0 +1,269 @@
+package chunk
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"hash/crc32"
+)
+
+// save is what the disk writer is to write: granules of a chunk, whose blocks
+// it has pinned.
+type save struct {
+	ch     *chunk
+	mask   uint64
+	blocks []*block
+}
+
+// A download that is faster than flood for a while needs the processor for
+// itself, and the disk could hardly follow: the writer then lets all wait but
+// the heads and tails of media, until it is slower again.
+const (
+	flood      = 200e6 // bytes a second
+	floodSpan  = 100 * time.Millisecond
+	floodSpans = 3 // after so many in a row
+	floodAfter = 2 * floodSpan
+)
+
+// floodLocked counts n bytes that were downloaded.
+func (c *Cache) floodLocked(now time.Time, n int) {
+	if d := now.Sub(c.floodFrom); d >= floodSpan {
+		if float64(c.floodBytes)/d.Seconds() < flood {
+			c.floods = 0
+		} else if c.floods++; c.floods >= floodSpans {
+			c.floodEnds = now.Add(floodAfter)
+		}
+		c.floodFrom, c.floodBytes = now, 0
+	}
+	c.floodBytes += int64(n)
+}
+
+// nextSaveLocked is which of the queue the writer takes, or how long it is to
+// wait when none is urgent enough. The queue must not be empty.
+func (c *Cache) nextSaveLocked(now time.Time) (i int, wait time.Duration) {
+	if c.closed || !now.Before(c.floodEnds) {
+		return 0, 0
+	}
+	for i, s := range c.saves {
+		if s.ch.isEdge() {
+			return i, 0
+		}
+	}
+	return 0, c.floodEnds.Sub(now)
+}
+
+// isEdge reports whether ch is what a library scan reads of a film.
+func (ch *chunk) isEdge() bool { return isMedia(ch.v.Name) && ch.v.isEdge(ch.index) }
+
+// saveLocked queues what of ch is in memory and not on disk. Reading never
+// waits for the disk: when the queue pins an eighth of the memory, what comes
+// is only noted, and written if it is still there when the queue is empty.
+// Heads and tails of media may pin as much again.
+func (c *Cache) saveLocked(ch *chunk) {
+	mask := ch.have &^ ch.disk
+	if c.disk == nil || mask == 0 || ch.queued || c.closed || ch.v.dropped || !c.disk.wanted() {
+		return
+	}
+	s := save{ch: ch}
+	most := c.pool.max / 8
+	if ch.isEdge() {
+		most *= 2
+	}
+	for i, b := range ch.blocks {
+		if m := mask & blockMask(i); m != 0 && c.saving < most {
+			s.mask |= m
+			s.blocks = append(s.blocks, b)
+			c.pinLocked(b)
+			c.saving++
+		}
+	}
+	if s.mask == 0 {
+		if !ch.later {
+			ch.later = true
+			c.later = append(c.later, ch)
+		}
+		return
+	}
+	ch.queued = true
+	ch.holds++
+	c.saves = append(c.saves, s)
+	select {
+	case c.toSave <- struct{}{}:
+	default:
+	}
+}
+
+// writer is the goroutine that fills the disk tier. At Close it writes what
+// is queued.
+func (c *Cache) writer() {
+	for {
+		c.mu.Lock()
+		for len(c.saves) == 0 && len(c.later) > 0 {
+			ch := c.later[0]
+			c.later[0] = nil
+			c.later = c.later[1:]
+			ch.later = false
+			c.saveLocked(ch) // nothing, if it has gone meanwhile
+		}
+		if len(c.saves) == 0 {
+			c.mu.Unlock()
+			select {
+			case <-c.toSave:
+				continue
+			case <-c.ctx.Done():
+			}
+			c.mu.Lock()
+			if len(c.saves) == 0 {
+				c.mu.Unlock()
+				return
+			}
+		}
+		i, wait := c.nextSaveLocked(time.Now())
+		if wait > 0 {
+			c.mu.Unlock()
+			select {
+			case <-time.After(wait):
+			case <-c.toSave: // perhaps that is urgent
+			case <-c.ctx.Done(): // then nothing waits
+			}
+			continue
+		}
+		s := c.saves[i]
+		c.saves = slices.Delete(c.saves, i, i+1)
+		ch := s.ch
+		tag := ch.v.tag
+		drop := ch.v.dropped
+		c.mu.Unlock()
+
+		there, err := uint64(0), errDiskOff
+		if !drop {
+			there, err = c.disk.write(ch.v.Version, ch.index, tag, s.mask, s.granule)
+		}
+
+		c.mu.Lock()
+		if err == nil {
+			ch.disk, ch.asked = there, true
+		}
+		ch.queued = false
+		c.saving -= len(s.blocks)
+		for _, b := range s.blocks {
+			c.unpinLocked(b)
+		}
+		if err == nil {
+			c.saveLocked(ch) // more may have come meanwhile
+		}
+		c.unholdLocked(ch)
+		c.mu.Unlock()
+	}
+}
+
+// granule is the bytes of granule g, one of s.mask.
+func (s *save) granule(g int) []byte {
+	base := g / granulesPerBlock
+	i := 0
+	for idx := range base {
+		if s.mask&blockMask(idx) != 0 {
+			i++
+		}
+	}
+	from := g * granuleSize
+	to := s.ch.granuleEnd(g)
+	return s.blocks[i].buf[from-base*blockSize : to-base*blockSize]
+}
+
+// readDisk is the goroutine of a fetch from the disk tier. Whatever is wrong
+// there ends the fetch; the reader looks again and goes to the network.
+func (c *Cache) readDisk(f *fetch) {
+	defer f.cancel()
+	c.mu.Lock()
+	ch := f.chunks[0]
+	base, a := ch.base(), int(f.lo-ch.base())/granuleSize
+	c.mu.Unlock()
+
+	file, err := c.disk.open(f.ct.Version, ch.index)
+	c.mu.Lock()
+	switch {
+	case err != nil:
+		ch.disk, ch.asked = 0, true
+	case !f.ct.admitLocked(file.tag):
+		ch.disk, ch.asked = 0, true
+		err = errDiskForeign
+	default:
+		ch.disk, ch.asked = file.mask, true
+		_, n := run(file.mask &^ (1<<a - 1) & span(a*granuleSize, ch.size))
+		if file.mask&(1<<a) == 0 {
+			n = a
+		}
+		f.to = min(f.to, base+int64(n)*granuleSize)
+		f.trusted = true
+	}
+	c.mu.Unlock()
+	switch {
+	case errors.Is(err, errDiskForeign):
+		file.close()
+		c.disk.remove(f.ct.Version, ch.index)
+	case err == nil:
+		if err := c.copyDisk(f, ch, file); err != nil {
+			c.log.Debug("reading the disk cache", "name", f.ct.Name, "err", err)
+			c.disk.remove(f.ct.Version, ch.index)
+			c.mu.Lock()
+			ch.disk = 0
+			c.mu.Unlock()
+		}
+		file.close()
+	}
+	c.mu.Lock()
+	c.endLocked(f, false)
+	c.mu.Unlock()
+}
+
+// copyDisk fills f from file, a block at a time, and checks every granule.
+func (c *Cache) copyDisk(f *fetch, ch *chunk, file *diskFile) error {
+	base := ch.base()
+	for {
+		c.mu.Lock()
+		buf := c.bufferLocked(f)
+		pos := int(f.at - base)
+		part := ch.partOf(pos / granuleSize)
+		c.mu.Unlock()
+		if buf == nil {
+			return nil
+		}
+		into := buf
+		if part > 0 {
+			into = make([]byte, len(buf)) // what is in buf may be in use
+		}
+		if n, err := file.f.ReadAt(into, int64(headerSize+pos)); n < len(into) {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		for at := 0; at < len(into); at += granuleSize {
+			g := (pos + at) / granuleSize
+			if crc32.Checksum(into[at:min(at+granuleSize, len(into))], castagnoli) != file.crc[g] {
+				return errDiskTorn
+			}
+		}
+		if part > 0 {
+			copy(buf[part:], into[part:])
+		}
+		c.mu.Lock()
+		c.arrivedLocked(f, len(buf))
+		c.mu.Unlock()
+	}
+}
+
+// touchAfter is how old the time of a file of the disk tier may be before a
+// use renews it: that is what the order of eviction is rebuilt from.
+const touchAfter = 10 * time.Minute
+
+func (f *diskFile) close() {
+	if now := time.Now(); now.Sub(f.mtime) > touchAfter {
+		_ = os.Chtimes(f.f.Name(), now, now)
+	}
+	_ = f.f.Close()
+}
