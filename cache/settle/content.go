@@ -1,0 +1,387 @@
+package settle
+
+import (
+	"context"
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// uploadNew makes the file of e.
+func (t *task) uploadNew(e *journal.Entry) report {
+	ids, r := t.targets(e)
+	if r.kind != next {
+		return r
+	}
+	c, err := t.open(e)
+	if err != nil {
+		return t.sourceError(err)
+	}
+	defer c.close()
+	parent, name := ids[0], e.Place.Name
+	if c.size >= bigFile {
+		// The service answers a taken name only after the whole body (API §7.1).
+		found, err := t.find(parent, name)
+		if err != nil {
+			return t.fail(err)
+		}
+		if len(found) > 0 {
+			return t.fileInTheWay(e, c, drive.ErrNameExists, found[0].ID, parent, name)
+		}
+	}
+	id := e.LocalID
+	if id == "" {
+		id = newLocalID()
+	}
+	if r := t.sendingContent(e, c, parent, name, id); r.kind != next || t.ctx.Err() != nil {
+		return r
+	}
+	props := t.propsToSend(e)
+	n, sum, err := t.send("upload", c, func(ctx context.Context, b drive.Body) (drive.Node, error) {
+		b.ContentType = contentType(name)
+		return t.s.r.Upload(ctx, drive.NewNode{Name: name, ParentID: parent, LocalID: id, Properties: props}, b)
+	})
+	switch {
+	case err == nil:
+		t.created(props)
+		return t.answered(c, t.carrying(n, props), sum)
+	case t.withoutProps(props, err):
+		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+			return t.fail(uerr)
+		}
+		return report{kind: next}
+	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrDuplicate):
+		return t.fileInTheWay(e, c, err, nodeIDOf(err), parent, name)
+	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
+		if e, ok := t.s.j.Get(t.ino); ok {
+			return t.parentTrouble(e, parent, err)
+		}
+		return report{kind: next}
+	}
+	return t.unsent(c, err)
+}
+
+// sendingContent records that content is about to leave. Small content counts
+// as gone from here on; of large content that is recorded before its last byte.
+func (t *task) sendingContent(e *journal.Entry, c *content, parent, name, id string) report {
+	now := time.Now()
+	ok, err := t.sending(e, func(e *journal.Entry) {
+		e.LocalID = id
+		e.Sent = &journal.Sent{
+			Gen: c.gen, Size: c.size, MD5: c.sum, Whole: c.snap == nil,
+			At: now, Deadline: now.Add(t.patience(c.size)), ParentID: parent, Name: name,
+		}
+	})
+	switch {
+	case err != nil:
+		return t.fail(err)
+	case !ok:
+		return report{kind: again}
+	}
+	return report{}
+}
+
+// patience is how long an upload of that size may take to appear.
+func (t *task) patience(size int64) time.Duration {
+	return t.s.o.MinWait + time.Duration(float64(t.s.o.WaitPerGB)*float64(size)/(1<<30))
+}
+
+// send hands content to a call and returns what the service made of it, and
+// the MD5 of what went out.
+func (t *task) send(op string, c *content, call func(context.Context, drive.Body) (drive.Node, error)) (drive.Node, string, error) {
+	t.op.Store(&op)
+	b, src := t.body(c, func(sum string) error {
+		return t.update(func(e *journal.Entry) bool {
+			if e.Sent == nil || e.Sent.Gen != c.gen {
+				return false
+			}
+			e.Sent.Whole, e.Sent.MD5 = true, sum
+			e.Sent.Deadline = time.Now().Add(t.patience(c.size))
+			return true
+		})
+	})
+	n, err := call(drive.WithPriority(t.ctx, drive.Uploading), src)
+	return n, b.sumOf(), err
+}
+
+// answered takes in the node that an upload or overwrite made.
+func (t *task) answered(c *content, n drive.Node, sum string) report {
+	switch {
+	case n.Content == nil:
+		// It is there but not yet whole: as good as no answer.
+		return t.unsent(c, drive.ErrAmbiguous)
+	case n.Content.Size == c.size && n.Content.MD5 == sum:
+		return t.stored(c, n, sum)
+	}
+	// An answer may be older than what it answers (API §7.2): by id it is not.
+	if fresh, err := t.get(n.ID); err == nil && fresh.Content != nil && fresh.Content.Size == c.size && fresh.Content.MD5 == sum {
+		return t.stored(c, fresh, sum)
+	}
+	t.s.log.Warn("the drive stored other bytes than were sent, sending again",
+		"ino", t.ino, "node", n.ID, "size", n.Content.Size, "want", c.size)
+	return t.spoiled(n)
+}
+
+// stored: the node holds the generation c, verified.
+func (t *task) stored(c *content, n drive.Node, sum string) report {
+	t.s.h.Uploaded(t.ino, n, c.draft)
+	err := t.learn(n, func(e *journal.Entry) {
+		at := time.Now()
+		parent, name := "", ""
+		if e.Sent != nil {
+			at, parent, name = e.Sent.At, e.Sent.ParentID, e.Sent.Name
+		}
+		// It stays as the mark that this generation is on the drive, until
+		// the entry goes.
+		e.Sent = &journal.Sent{Gen: c.gen, Size: c.size, MD5: sum, Whole: true, At: at, ParentID: parent, Name: name}
+		setContent(e.Base, n)
+	})
+	if err != nil {
+		return t.fail(err)
+	}
+	t.uploaded = c.gen
+	return report{kind: next}
+}
+
+// spoiled: the node is ours, but its bytes are not the ones wished for. They
+// are overwritten next.
+func (t *task) spoiled(n drive.Node) report {
+	err := t.learn(n, func(e *journal.Entry) {
+		setContent(e.Base, n)
+		e.Sent = nil
+	})
+	if err != nil {
+		return t.fail(err)
+	}
+	if t.stale++; t.stale > 5 {
+		return t.fail(errSpoiled)
+	}
+	return report{kind: next}
+}
+
+var errSpoiled = errors.New("the drive keeps storing other bytes than were sent")
+
+// unsent ends a task whose upload brought no node.
+func (t *task) unsent(c *content, err error) report {
+	switch {
+	case errors.Is(err, drive.ErrAmbiguous):
+		e, ok := t.s.j.Get(t.ino)
+		if !ok || e.Sent == nil {
+			return report{kind: next}
+		}
+		uerr := t.update(func(e *journal.Entry) bool {
+			if e.Sent == nil {
+				return false
+			}
+			e.Sent.Deadline = time.Now().Add(t.patience(c.size))
+			e.Failed, e.FailedAt = err.Error(), time.Now()
+			return true
+		})
+		if uerr != nil {
+			return t.fail(uerr)
+		}
+		if t.ctx.Err() != nil {
+			return report{kind: again}
+		}
+		t.s.log.Info("no answer to a whole upload, looking for it", "ino", t.ino, "err", err)
+		return t.lookLater(e, err)
+	case errors.Is(err, journal.ErrSuperseded), errors.Is(err, journal.ErrIncomplete), errors.Is(err, journal.ErrDamaged):
+		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+			return t.fail(uerr)
+		}
+		return t.sourceError(err)
+	}
+	return t.failClearing(err, true)
+}
+
+// sourceError ends a task whose content could not be read.
+func (t *task) sourceError(err error) report {
+	if errors.Is(err, journal.ErrSuperseded) {
+		// It is being written; its close brings a new wish, and wakes us.
+		return report{kind: later, at: time.Now().Add(t.s.o.Look), writing: true}
+	}
+	return t.fail(err)
+}
+
+// fileInTheWay settles a conflict that a POST met.
+func (t *task) fileInTheWay(e *journal.Entry, c *content, cause error, id, parent, name string) report {
+	// A conflict about the localId names the node that an earlier try made.
+	// Without a code it may as well be about the name (API §3.2).
+	ours := errors.Is(cause, drive.ErrConflict) && id != ""
+	if id == "" {
+		found, err := t.find(parent, name)
+		if err != nil {
+			return t.failClearing(err, true)
+		}
+		if len(found) == 0 {
+			return t.hidden(e, cause)
+		}
+		id = found[0].ID
+	}
+	others := t.owned(id)
+	n, err := t.get(id)
+	if err != nil && !errors.Is(err, drive.ErrNotFound) {
+		return t.fail(err) // Sent stays: the next round looks again
+	}
+	mine := err == nil && t.byUs(n) && n.Created.After(e.Since.Add(-clockSkew))
+	switch {
+	case err == nil && n.Status == drive.Pending && ours && mine:
+		return t.spoiled(n) // what a broken upload of ours left behind (API §5.3)
+	case err == nil && n.Status == drive.Pending:
+		return t.failClearing(cause, true) // it will be a file, or nothing
+	case err != nil || !n.Live():
+		if ours {
+			return t.freshLocalID(cause)
+		}
+		return t.failClearing(cause, true)
+	}
+	if others || t.owned(id) || n.Kind != drive.File || !ours && !sits(n, parent, name) {
+		return t.nameTaken(e, cause, parent, name)
+	}
+	whole, prefix, err := t.matches(c, n)
+	switch {
+	case err != nil:
+		return t.sourceError(err)
+	case whole:
+		return t.stored(c, n, c.sum)
+	case mine && (prefix || ours && !sits(n, parent, name)):
+		return t.spoiled(n)
+	}
+	return t.nameTaken(e, cause, parent, name)
+}
+
+// overwrite brings the content of e onto its node, after a fresh look at
+// what is there.
+func (t *task) overwrite(e *journal.Entry) report {
+	if e.Sent != nil && e.Sent.Whole && !arrived(e) {
+		if r, resend := t.lookOverwrite(e); !resend {
+			return r
+		}
+	}
+	n, err := t.get(e.NodeID)
+	if err != nil {
+		return t.nodeError(e, err)
+	}
+	switch {
+	case n.Status == drive.Pending && n.Kind == drive.File && e.Base.Content == 0:
+		// Our own broken upload: the content is what it waits for.
+	case n.Status == drive.Pending:
+		return t.fail(drive.ErrUnavailable)
+	case !n.Live() || n.Kind != drive.File:
+		return t.nodeGone(e, n.Version)
+	}
+	c, err := t.open(e)
+	if err != nil {
+		return t.sourceError(err)
+	}
+	defer c.close()
+	if n.Content != nil && n.Content.Size == c.size {
+		whole, _, err := t.matches(c, n)
+		if err != nil {
+			return t.sourceError(err)
+		}
+		if whole {
+			return t.stored(c, n, c.sum) // the bytes are there, whoever brought them
+		}
+	}
+	if changedContent(e.Base, n) {
+		if err := t.s.h.Foreign(n); err != nil {
+			return t.fail(err)
+		}
+		if strings.HasPrefix(e.Base.Name, TempPrefix) && !t.back(e) {
+			t.handOver(e)
+		}
+		return t.conflict(e, "the file was changed on the drive while it was changed here")
+	}
+	ok := false
+	err = t.update(func(now *journal.Entry) bool {
+		if now.Rev != e.Rev || now.NodeID != e.NodeID || now.Removed || now.Base == nil {
+			return false
+		}
+		now.Base.Version, now.Base.ETag = n.Version, n.ETag
+		setContent(now.Base, n)
+		at := time.Now()
+		now.Sent = &journal.Sent{
+			Gen: c.gen, Size: c.size, MD5: c.sum, Whole: c.snap == nil,
+			At: at, Deadline: at.Add(t.patience(c.size)), Name: n.Name,
+		}
+		if len(n.Parents) > 0 {
+			now.Sent.ParentID = n.Parents[0]
+		}
+		ok = true
+		return true
+	})
+	if err != nil {
+		return t.fail(err)
+	}
+	if !ok {
+		return report{kind: next}
+	}
+	made, sum, err := t.send("overwrite", c, func(ctx context.Context, b drive.Body) (drive.Node, error) {
+		b.ContentType = contentType(n.Name)
+		return t.s.r.Overwrite(ctx, e.NodeID, n.ETag, b)
+	})
+	switch {
+	case err == nil:
+		return t.answered(c, made, sum)
+	case n.Status == drive.Pending && (errors.Is(err, drive.ErrInvalid) || errors.Is(err, drive.ErrNotFound) ||
+		errors.Is(err, drive.ErrConflict) || errors.Is(err, drive.ErrForbidden)):
+		return t.abandon(n)
+	case errors.Is(err, drive.ErrPrecondition), errors.Is(err, drive.ErrConflict):
+		// Look again: other content is a conflict, anything else is repeated
+		// with the new tag.
+		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+			return t.fail(uerr)
+		}
+		if t.stale++; t.stale > 5 {
+			return t.fail(err)
+		}
+		return report{kind: next}
+	case errors.Is(err, drive.ErrNotFound), errors.Is(err, drive.ErrBadParent):
+		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+			return t.fail(uerr)
+		}
+		// The get above found it live; only another look tells what this is.
+		if t.stale++; t.stale > 2 {
+			return t.fail(err)
+		}
+		return report{kind: next}
+	}
+	return t.unsent(c, err)
+}
+
+// handOver names a node that is not ours any more, and must not keep a
+// temporary name: as it was wished for, or else after its id.
+func (t *task) handOver(e *journal.Entry) {
+	ext := path.Ext(e.Place.Name)
+	other := strings.TrimSuffix(e.Place.Name, ext) + " (" + e.NodeID[:min(8, len(e.NodeID))] + ")" + ext
+	for _, name := range []string{e.Place.Name, other} {
+		ctx, cancel := t.call("rename")
+		_, err := t.s.r.Rename(ctx, e.NodeID, name, "")
+		cancel()
+		if err == nil {
+			return
+		}
+		t.s.log.Warn("a node keeps a temporary name", "node", e.NodeID, "tried", name, "err", err)
+	}
+}
+
+// abandon gives up a PENDING node that does not take its content: the file is
+// made anew.
+func (t *task) abandon(n drive.Node) report {
+	if err := t.s.h.Gone(n.ID, n.Version); err != nil {
+		return t.fail(err)
+	}
+	err := t.update(func(e *journal.Entry) bool {
+		e.NodeID, e.Base, e.Sent, e.LocalID = "", nil, nil, newLocalID()
+		return true
+	})
+	if err != nil {
+		return t.fail(err)
+	}
+	return report{kind: again}
+}

@@ -1,0 +1,103 @@
+package settle
+
+import (
+	"context"
+	"iter"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// Remote is the part of *drive.Client that settling uses; see there for what
+// the calls promise.
+type Remote interface {
+	Get(ctx context.Context, id string) (drive.Node, error)
+	Children(ctx context.Context, id string, withProps bool) iter.Seq2[drive.Node, error]
+	Find(ctx context.Context, parentID, name string) ([]drive.Node, error)
+	CreateFolder(ctx context.Context, n drive.NewNode) (drive.Node, error)
+	Upload(ctx context.Context, n drive.NewNode, b drive.Body) (drive.Node, error)
+	Overwrite(ctx context.Context, id, etag string, b drive.Body) (drive.Node, error)
+	Rename(ctx context.Context, id, newName, etag string) (drive.Node, error)
+	Move(ctx context.Context, id, fromParent, toParent string) (drive.Node, error)
+	AddParent(ctx context.Context, id, parent string) error
+	RemoveParent(ctx context.Context, id, parent string) error
+	SetProperty(ctx context.Context, id, key, value string) error
+	DeleteProperty(ctx context.Context, id, key string) error
+	Trash(ctx context.Context, id string) (drive.Node, error)
+	Restore(ctx context.Context, id string) (drive.Node, error)
+	Owner() string
+	State() drive.State
+	StateChanged() <-chan struct{}
+}
+
+// FolderState is what FolderID knows of a folder.
+type FolderState int
+
+// The three states of a folder that something is to be put in.
+const (
+	Known   FolderState = iota // it has a node; the id is given
+	Waiting                    // its own entry must settle first
+	Gone                       // it is removed, or nobody knows it
+)
+
+// Host is what settling asks of the store that owns mirror, journal and
+// chunk cache. All methods are safe for concurrent use, and none calls back
+// into the Settler in a way that waits for it (Kick is fine).
+type Host interface {
+	// Update is journal.Update, made under whatever lock the host holds from
+	// reading an entry until it puts it back. Without that, an older copy put
+	// back would wipe out what settling has just learned (the node's id!). A
+	// host that changes entries with journal.Edit only needs no such lock.
+	Update(ino uint64, fn func(*journal.Entry) bool) error
+
+	// FolderID resolves a folder to its node's id.
+	FolderID(ino uint64) (id string, st FolderState)
+	// Holder is the inode whose node holds (parent, name) on the drive as far
+	// as the mirror knows, and that node; 0 = free.
+	Holder(parentID, name string) (ino uint64, nodeID string)
+	// Tag is the eTagResponse to hold a rename against: that of b, or "" when
+	// calls of our own are known to have changed it since.
+	Tag(ino uint64, b *journal.Base) string
+	// InoOf maps a node id to its inode; 0 = unknown.
+	InoOf(nodeID string) uint64
+
+	// Answered hands over what the service answered to a call made for ino:
+	// the node belongs to ino from now on, and what changed is our own doing.
+	// Its Properties, unless nil, are those that a creation brought along.
+	Answered(ino uint64, n drive.Node) error
+	// Foreign hands over what a look found about a node that is not (only) ours.
+	Foreign(n drive.Node) error
+	// Gone: the node is not live on the drive any more, as told by a direct
+	// get or by our own trash call. version 0 = not told (404).
+	Gone(nodeID string, version int64) error
+	// Done: the wish (ino, rev) is fulfilled; it leaves journal and view
+	// together. Entry.Props, if any, are on the drive. false: it changed
+	// meanwhile, look again.
+	Done(ino, rev uint64) (bool, error)
+
+	// Complete fetches the missing base bytes of a draft; drive.ErrChanged
+	// when they cannot be had any more.
+	Complete(ctx context.Context, ino uint64, d *journal.Draft) error
+	// Uploaded: content of ino is on the drive as n, whole and verified; the
+	// draft's bytes may become cached chunks, when read through
+	// d.Snapshot(d.Gen()) and checked against n: somebody may be writing.
+	// Called before Done.
+	Uploaded(ino uint64, n drive.Node, d *journal.Draft)
+
+	// Conflict gives the local state of ino a name of its own beside what
+	// holds its place: for content the entry becomes a new file (no NodeID,
+	// no Base, a fresh LocalID, no Sent); a folder or a file without a draft
+	// keeps its node and just wants the other name. Reported once.
+	Conflict(ino uint64, why string) error
+	// Lost: the node of ino is gone from the drive under a local edit: the
+	// entry becomes a new file at its place.
+	Lost(ino uint64, why string) error
+	// Undo takes a wish back because the drive refused it: the view returns
+	// to the drive's word. Reported once. A wish that changed meanwhile
+	// (another rev) stays. Content is never taken back: of an entry with a
+	// draft only the wish to be elsewhere, or to be removed, is meant.
+	Undo(ino, rev uint64, why error) error
+	// ParentGone: a folder that ino belongs in is gone from the drive: it is
+	// made again, or the entry moves elsewhere; the host rewrites entries.
+	ParentGone(ino uint64) error
+}

@@ -1,0 +1,275 @@
+package settle
+
+import (
+	"slices"
+	"time"
+
+	"github.com/drivefs/drivefs/drive"
+)
+
+// patience bounds how long a removal waits for further removals, in settling
+// times.
+const patience = 20
+
+// dueAt is when the item may be worked on; zero = at once.
+func (q *queue) dueAt(it *item, now time.Time) time.Time {
+	at := time.Time{}
+	if !it.pressed && !it.flushing {
+		at = it.due
+		if it.removed && it.node != "" && at.Before(q.lastRemoval) && !at.IsZero() {
+			// As long as something is being removed, the folder this one is
+			// in may be next, and will then be trashed as a whole.
+			at = q.lastRemoval
+			if limit := it.due.Add(patience * q.s.o.UploadDelay); limit.Before(at) {
+				at = limit
+			}
+		}
+	}
+	if !it.pressed && it.retry.After(at) {
+		at = it.retry
+	}
+	return at
+}
+
+// settlePlace decides what an item that nobody works on waits for.
+func (q *queue) settlePlace(it *item) {
+	now := time.Now()
+	it.detour = false // an answer to a circle that may be gone
+	if q.placeStream(it, now) {
+		return
+	}
+	if it.open && !it.removed {
+		q.park(it)
+		return
+	}
+	if at := q.dueAt(it, now); at.After(now) {
+		q.schedule(it, at)
+		return
+	}
+	if on, slot := q.blocker(it); on != 0 {
+		q.blockOrDetour(it, on, slot)
+		return
+	}
+	q.enqueue(it)
+}
+
+// blocker finds an entry that must be worked on before this one, 0 = none;
+// slot tells that it holds the name this one wants.
+func (q *queue) blocker(it *item) (on uint64, slot bool) {
+	if it.removed {
+		if p := q.cover(it); p != nil {
+			return p.ino, false
+		}
+		if it.folder && it.node != "" {
+			return q.inside(it, 0), false
+		}
+		return 0, false
+	}
+	ids, wait, gone := resolve(q.s.h, it.place.Parents, it.home)
+	if wait != 0 {
+		if q.items[wait] == nil {
+			q.look(wait)
+		}
+		if q.items[wait] != nil {
+			return wait, false
+		}
+	}
+	if wait != 0 || gone != 0 {
+		return 0, false // the worker tells the host, or tries again
+	}
+	moves := !sameSet(ids, it.home)
+	if it.node != "" && !moves && it.name == it.place.Name {
+		return 0, false
+	}
+	if it.folder && it.node != "" && moves && q.mover != nil && q.mover != it {
+		return q.mover.ino, false // two at once could put each inside the other
+	}
+	for _, id := range ids {
+		if h := q.inTheWay(it.ino, it.node, id, it.place.Name); h != nil {
+			return h.ino, true
+		}
+	}
+	return 0, false
+}
+
+// cover is the removed folder whose trashing takes this removed node along.
+// A node with several parents is trashed by itself: what the trashing of one
+// of its folders means for it is not known.
+func (q *queue) cover(it *item) *item {
+	if it.node == "" || len(it.home) != 1 {
+		return nil
+	}
+	if p := q.byNode[it.home[0]]; p != nil && p != it && p.removed {
+		return p
+	}
+	return nil
+}
+
+// inside finds what must leave a removed folder before it can be trashed.
+func (q *queue) inside(folder *item, depth int) uint64 {
+	if depth > 512 {
+		return 0
+	}
+	for c := range q.under[folder.node] {
+		switch {
+		case c == folder:
+		case c.task != nil, c.node == "":
+			return c.ino
+		case c.removed && len(c.home) > 1:
+			return c.ino
+		case c.removed:
+			if c.folder {
+				if on := q.inside(c, depth+1); on != 0 {
+					return on
+				}
+			}
+		case q.leaves(c, folder.node, ""):
+			return c.ino
+		}
+	}
+	return 0
+}
+
+// covered lists the removed entries that go with the folder.
+func (q *queue) covered(folder *item) (inos []uint64) {
+	for c := range q.under[folder.node] {
+		if c != folder && c.removed && c.node != "" && len(c.home) == 1 {
+			inos = append(inos, c.ino)
+			if c.folder {
+				inos = append(inos, q.covered(c)...)
+			}
+		}
+	}
+	return inos
+}
+
+// inTheWay finds the entry whose node holds a name and is to leave it.
+func (q *queue) inTheWay(ino uint64, node, parent, name string) *item {
+	for u := range q.unborn[slotOf(parent, name)] {
+		// What became of its POST must be known first, or this one would take
+		// the other's node for its own.
+		if u.ino != ino && u.node == "" {
+			return u
+		}
+	}
+	holder, id := q.s.h.Holder(parent, name)
+	if holder == 0 || holder == ino || id == node {
+		return nil
+	}
+	if h := q.byNode[id]; h != nil && h.ino != ino && q.leaves(h, parent, name) {
+		return h
+	}
+	return nil
+}
+
+// leaves reports whether the entry wants its node out of the folder, or with
+// a name, away from that name there.
+func (q *queue) leaves(it *item, parent, name string) bool {
+	if it.removed {
+		return true
+	}
+	if name != "" && drive.Fold(it.place.Name) != drive.Fold(name) {
+		return true
+	}
+	ids, _, _ := resolve(q.s.h, it.place.Parents, it.home)
+	return !slices.Contains(ids, parent)
+}
+
+// moves reports whether the entry wants other parents than its node has.
+func (q *queue) moves(it *item) bool {
+	ids, wait, gone := resolve(q.s.h, it.place.Parents, it.home)
+	return wait != 0 || gone != 0 || !sameSet(ids, it.home)
+}
+
+// resolve gives the node ids of parents. One that the node has already (home)
+// needs no node that is known to be live. wait or gone is a folder for which
+// there is none; then the ids are not complete.
+func resolve(h Host, parents []uint64, home []string) (ids []string, wait, gone uint64) {
+	for _, p := range parents {
+		id := ""
+		for _, have := range home {
+			if h.InoOf(have) == p {
+				id = have
+				break
+			}
+		}
+		if id == "" {
+			var st FolderState
+			switch id, st = h.FolderID(p); st {
+			case Waiting:
+				wait = p
+				continue
+			case Gone:
+				gone = p
+				continue
+			}
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, wait, gone
+}
+
+func sameSet(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			return false
+		}
+	}
+	return true
+}
+
+// blockOrDetour lets the item wait for another. When that waits for this one
+// in turn, somebody in the circle who wants a name takes a temporary one.
+func (q *queue) blockOrDetour(it *item, on uint64, slot bool) {
+	q.block(it, on, slot)
+	last := q.items[on]
+	if slot && last != nil && last.state == timed && !last.pressed && !last.retry.After(time.Now()) {
+		// What only settles need not, when somebody is waiting for its name.
+		last.pressed = true
+		q.settlePlace(last)
+	}
+	var wants *item
+	if slot {
+		wants = it
+	}
+	for n := 0; last != nil && last != it && last.state == blocked && n <= len(q.items); n++ {
+		if last.slot {
+			wants = last
+		}
+		last = q.items[last.on]
+	}
+	switch {
+	case last == nil:
+	case last != it:
+		if last.open && !last.removed {
+			q.settled(it.ino, nil) // as little meant by a flush as the file it waits for
+		}
+		if last.err != nil && last.final && last.state == timed {
+			q.settled(it.ino, last.err)
+		}
+	case wants != nil:
+		wants.detour = true
+		q.enqueue(wants)
+	default:
+		q.s.log.Error("entries wait for each other", "ino", it.ino, "on", on)
+		it.retry = time.Now().Add(q.s.slow())
+		q.schedule(it, it.retry)
+	}
+}
+
+// metInCircle reports whether the name that it ran into is held by one that
+// ran into another's, and so on back to it.
+func (q *queue) metInCircle(it *item) bool {
+	for next, n := q.items[it.met], 0; next != nil && next.met != 0 && n <= len(q.items); n++ {
+		if next.met == it.ino {
+			return true
+		}
+		next = q.items[next.met]
+	}
+	return false
+}

@@ -1,0 +1,446 @@
+package settle
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// place makes the one call that brings the node of e closer to name within
+// the folders target. The order of calls follows from the state alone, so a
+// crash between two of them is continued, not repeated.
+func (t *task) place(e *journal.Entry, target []string, name string) report {
+	add, drop := minus(target, e.Base.Parents), minus(e.Base.Parents, target)
+	rename := e.Base.Name != name
+	if len(add) > 0 && e.Folder && t.others {
+		if r := t.nesting(e, add[0]); r.kind != next {
+			return r
+		}
+	}
+	switch {
+	case rename && len(add) > 0:
+		return t.renameAndMove(e, target, add, drop, name)
+	case len(add) > 0:
+		return t.move(e, add, drop, true)
+	case len(drop) > 0:
+		// First, so that the new name need not be free in a folder it leaves.
+		return t.removeParent(e, drop[0])
+	default:
+		return t.rename(e, name, true)
+	}
+}
+
+// renameAndMove picks the first of two calls so that no name conflicts in
+// between (API §14); a temporary name is the way out.
+func (t *task) renameAndMove(e *journal.Entry, target, add, drop []string, name string) report {
+	free := func(parents []string, name string) bool {
+		for _, p := range parents {
+			if ino, node := t.s.h.Holder(p, name); ino != 0 && node != e.NodeID {
+				return false
+			}
+		}
+		return true
+	}
+	switch {
+	case !t.noRename && free(e.Base.Parents, name):
+		return t.rename(e, name, false)
+	case !t.noMove && free(add, e.Base.Name):
+		return t.move(e, add, drop, false)
+	case e.Base.Name != tempName(e):
+		return t.rename(e, tempName(e), false)
+	default:
+		return t.move(e, add, drop, true)
+	}
+}
+
+// rename gives the node a name. last tells that a conflict would be with the
+// name that is wished for where it is wished for.
+func (t *task) rename(e *journal.Entry, name string, last bool) report {
+	if t.viaTemp && last && e.Base.Name != tempName(e) {
+		name = tempName(e)
+	}
+	if r := t.unsure(e); r.kind != next {
+		return r
+	}
+	ctx, cancel := t.call("rename")
+	n, err := t.s.r.Rename(ctx, e.NodeID, name, t.s.h.Tag(t.ino, e.Base))
+	cancel()
+	switch {
+	case err == nil:
+		return t.placed(t.learn(n, func(e *journal.Entry) { e.Base.Name = name }))
+	case errors.Is(err, drive.ErrPrecondition):
+		return t.rebase(e, err)
+	case errors.Is(err, drive.ErrNotFound), errors.Is(err, drive.ErrConflict):
+		return t.rebase(e, err)
+	case errors.Is(err, drive.ErrNameExists):
+		if !last && !t.noRename {
+			t.noRename = true
+			return report{kind: next}
+		}
+		parent := e.Base.Parents[0]
+		return t.taken(e, err, parent, name)
+	case errors.Is(err, drive.ErrNameTooLong), errors.Is(err, drive.ErrInvalid), errors.Is(err, drive.ErrForbidden):
+		return t.refused(e, err)
+	}
+	return t.fail(err)
+}
+
+// move takes the node to the first folder of add, out of one of drop if there
+// is one.
+func (t *task) move(e *journal.Entry, add, drop []string, last bool) report {
+	to := add[0]
+	if r := t.unsure(e); r.kind != next {
+		return r
+	}
+	var n drive.Node
+	var err error
+	if len(drop) > 0 {
+		ctx, cancel := t.call("move")
+		n, err = t.s.r.Move(ctx, e.NodeID, drop[0], to)
+		cancel()
+	} else {
+		ctx, cancel := t.call("add-parent")
+		err = t.s.r.AddParent(ctx, e.NodeID, to)
+		cancel()
+		if err == nil {
+			n, err = t.get(e.NodeID)
+		}
+	}
+	switch {
+	case err == nil:
+		parents := slices.Clone(e.Base.Parents)
+		if len(drop) > 0 {
+			parents = slices.DeleteFunc(parents, func(p string) bool { return p == drop[0] })
+		}
+		parents = append(parents, to)
+		if !slices.Contains(n.Parents, to) {
+			n.Parents = parents // the answer lags behind what it answers
+		}
+		return t.placed(t.learn(n, func(e *journal.Entry) { e.Base.Parents = parents }))
+	case errors.Is(err, drive.ErrNameExists):
+		if !last && !t.noMove {
+			t.noMove = true
+			return report{kind: next}
+		}
+		return t.taken(e, err, to, e.Base.Name)
+	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound), errors.Is(err, drive.ErrInvalid), errors.Is(err, drive.ErrConflict):
+		// The node, the folder it was in, or the one it goes to is not what we think.
+		parent, gerr := t.get(to)
+		switch {
+		case gerr == nil && parent.Live():
+			return t.rebase(e, err)
+		case gerr == nil || errors.Is(gerr, drive.ErrNotFound):
+			return t.parentTrouble(e, to, err)
+		}
+		return t.fail(gerr)
+	case errors.Is(err, drive.ErrForbidden):
+		return t.refused(e, err)
+	}
+	return t.fail(err)
+}
+
+func (t *task) removeParent(e *journal.Entry, parent string) report {
+	if len(e.Base.Parents) < 2 {
+		return t.fail(errNoParent) // the last one is never removed (API §5.7)
+	}
+	if r := t.unsure(e); r.kind != next {
+		return r
+	}
+	ctx, cancel := t.call("remove-parent")
+	err := t.s.r.RemoveParent(ctx, e.NodeID, parent)
+	cancel()
+	if err != nil {
+		switch {
+		case errors.Is(err, drive.ErrNotFound), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrInvalid):
+			return t.rebase(e, err)
+		case errors.Is(err, drive.ErrForbidden):
+			return t.refused(e, err)
+		}
+		return t.fail(err)
+	}
+	n, err := t.get(e.NodeID)
+	if err != nil {
+		return t.nodeError(e, err)
+	}
+	n.Parents = slices.DeleteFunc(n.Parents, func(p string) bool { return p == parent })
+	return t.placed(t.learn(n, func(e *journal.Entry) {
+		e.Base.Parents = slices.DeleteFunc(e.Base.Parents, func(p string) bool { return p == parent })
+	}))
+}
+
+// placed is the end of a step that changed the node's place.
+func (t *task) placed(err error) report {
+	if err != nil {
+		return t.fail(err)
+	}
+	return report{kind: next}
+}
+
+// rebase gets the node after a call that found it other than thought, and
+// takes over what is not our business: its tag, and the name or the folders
+// that others gave it where we have a wish of our own.
+func (t *task) rebase(e *journal.Entry, cause error) report {
+	if t.stale++; t.stale > 5 {
+		return t.fail(cause)
+	}
+	n, err := t.get(e.NodeID)
+	if err != nil {
+		return t.nodeError(e, err)
+	}
+	if !n.Live() {
+		return t.nodeGone(e, n.Version)
+	}
+	same := n.Name == e.Base.Name && sameSet(n.Parents, e.Base.Parents) && n.ETag == e.Base.ETag
+	if same && t.stale > 1 {
+		if errors.Is(cause, drive.ErrInvalid) {
+			return t.refused(e, cause)
+		}
+		return t.fail(cause)
+	}
+	ids, wait, gone := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	movesNode := wait != 0 || gone != 0 || !sameSet(ids, e.Base.Parents)
+	err = t.update(func(e *journal.Entry) bool {
+		if e.Base == nil {
+			return false
+		}
+		e.Base.Version, e.Base.ETag = n.Version, n.ETag
+		if e.Base.Name != e.Place.Name {
+			e.Base.Name = n.Name
+		}
+		if movesNode && len(n.Parents) > 0 {
+			e.Base.Parents = slices.Clone(n.Parents)
+		}
+		return true
+	})
+	if err != nil {
+		return t.fail(err)
+	}
+	return report{kind: next}
+}
+
+// unsure records that the node's place is about to change: without a tag,
+// Base is not believed until the node was got. Should the answer be lost, and
+// the wish change meanwhile, nothing else would tell that the node is not
+// where it was.
+func (t *task) unsure(e *journal.Entry) report {
+	ok := false
+	err := t.update(func(now *journal.Entry) bool {
+		if ok = now.Rev == e.Rev && now.NodeID == e.NodeID && now.Base != nil; ok {
+			now.Base.ETag = ""
+		}
+		return ok
+	})
+	switch {
+	case err != nil:
+		return t.fail(err)
+	case !ok:
+		return report{kind: again}
+	}
+	t.sure = false
+	return report{}
+}
+
+// ascertain gets the node whose place is not known for sure.
+func (t *task) ascertain(e *journal.Entry) report {
+	n, err := t.get(e.NodeID)
+	if err != nil {
+		return t.nodeError(e, err)
+	}
+	if !n.Live() && n.Status != drive.Pending {
+		return t.nodeGone(e, n.Version)
+	}
+	t.sure = true
+	return t.placed(t.standsAt(n))
+}
+
+// standsAt takes the node's place for the one the wish begins from.
+func (t *task) standsAt(n drive.Node) error {
+	return t.update(func(e *journal.Entry) bool {
+		if e.Base == nil || e.NodeID != n.ID {
+			return false
+		}
+		e.Base.Version, e.Base.ETag, e.Base.Name = n.Version, n.ETag, n.Name
+		if len(n.Parents) > 0 {
+			e.Base.Parents = slices.Clone(n.Parents)
+		}
+		return true
+	})
+}
+
+// resync takes the node's real name and folders for the ones the wish begins
+// from, after a conflict that makes no sense with the ones we know.
+func (t *task) resync(e *journal.Entry, cause error) report {
+	if t.stale++; t.stale > 5 {
+		return t.fail(cause)
+	}
+	n, err := t.get(e.NodeID)
+	if err != nil {
+		return t.nodeError(e, err)
+	}
+	if !n.Live() {
+		return t.nodeGone(e, n.Version)
+	}
+	if n.Name == e.Base.Name && sameSet(n.Parents, e.Base.Parents) {
+		return t.fail(cause)
+	}
+	return t.placed(t.standsAt(n))
+}
+
+// taken settles a name conflict at the place the entry is wished to be.
+func (t *task) taken(e *journal.Entry, cause error, parent, name string) report {
+	id := nodeIDOf(cause)
+	if id == "" {
+		found, err := t.find(parent, name)
+		if err != nil {
+			return t.fail(err)
+		}
+		for _, n := range found {
+			if n.ID != e.NodeID {
+				id = n.ID
+			}
+		}
+		if id == "" {
+			return t.hidden(e, cause)
+		}
+	}
+	if id == e.NodeID {
+		if name == tempName(e) {
+			return t.fail(cause)
+		}
+		// The service takes a name that differs in case only for taken by
+		// the node itself (API §5.5, unknown).
+		t.viaTemp = true
+		if t.stale++; t.stale > 3 {
+			return t.fail(cause)
+		}
+		return report{kind: next}
+	}
+	// Before the get: an entry that ends in between has moved the node first.
+	other, ok := t.s.j.ByNode(id)
+	n, err := t.get(id)
+	switch {
+	case errors.Is(err, drive.ErrNotFound):
+		return t.fail(cause)
+	case err != nil:
+		return t.fail(err)
+	case n.Status == drive.Pending:
+		return t.fail(cause) // somebody's upload; it will be a file, or nothing
+	case !n.Live():
+		return t.fail(cause) // it has just left
+	case e.Attempts > 1 && n.ID == nodeIDOf(cause) && slices.Contains(n.Parents, parent):
+		// Told again and again: the service holds two names for one that are
+		// two by our rule (API §5.5).
+	case !sits(n, parent, name) && e.NodeID != "":
+		return t.resync(e, cause) // it is not in our way, unless we are elsewhere than we think
+	case !sits(n, parent, name):
+		return t.fail(cause)
+	}
+	if ok && other.Ino != t.ino && t.willLeave(other, parent, name) {
+		return report{kind: waits, on: other.Ino, slot: true}
+	}
+	if now, ok := t.s.j.ByNode(id); ok && now.Ino != t.ino && t.willLeave(now, parent, name) {
+		return report{kind: waits, on: now.Ino, slot: true}
+	}
+	return t.foreign(e, n, cause)
+}
+
+// hidden: the name is taken by what cannot be seen. That is lag, for a while.
+func (t *task) hidden(e *journal.Entry, cause error) report {
+	if e.Attempts < 6 {
+		return t.failClearing(cause, e.NodeID == "")
+	}
+	return t.conflict(e, "the name is taken on the drive by what cannot be seen")
+}
+
+// foreign: the name belongs to somebody else's node, and stays so.
+func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
+	if t.s.h.InoOf(n.ID) != t.ino {
+		if err := t.s.h.Foreign(n); err != nil {
+			return t.fail(err)
+		}
+	}
+	if e.NodeID != "" && e.Draft != nil {
+		// Only the name is in dispute. With the content on the node first,
+		// what is left is a wish for a name, and the node stays one.
+		if !contentDone(e) {
+			return t.overwrite(e)
+		}
+		if ok, err := t.sending(e, func(e *journal.Entry) { e.Draft, e.Sent = nil, nil }); err != nil || !ok {
+			return t.placed(err)
+		}
+		e.Draft = nil
+	}
+	if e.Draft == nil && t.s.awaited(t.ino, e.Rev) && t.back(e) {
+		return t.undo(e, cause)
+	}
+	what := "a file"
+	if n.Kind == drive.Folder {
+		what = "a folder"
+	}
+	return t.conflict(e, fmt.Sprintf("%s of that name was made on the drive meanwhile", what))
+}
+
+func (t *task) conflict(e *journal.Entry, why string) report {
+	// The answer took its time; the name may not be wished for any more.
+	if now, ok := t.s.j.Get(t.ino); !ok || now.Rev != e.Rev {
+		return report{kind: next}
+	}
+	if err := t.s.h.Conflict(t.ino, why); err != nil {
+		return t.fail(err)
+	}
+	return report{kind: next}
+}
+
+// willLeave is queue.leaves for an entry read from the journal.
+func (t *task) willLeave(e *journal.Entry, parent, name string) bool {
+	if e.Removed || drive.Fold(e.Place.Name) != drive.Fold(name) {
+		return true
+	}
+	var home []string
+	if e.Base != nil {
+		home = e.Base.Parents
+	}
+	ids, _, _ := resolve(t.s.h, e.Place.Parents, home)
+	return !slices.Contains(ids, parent)
+}
+
+// nesting finds out whether the folder to is inside of e's node on the drive
+// right now. Locally it is not, so what keeps it there is another wish.
+func (t *task) nesting(e *journal.Entry, to string) report {
+	var on uint64
+	for range 256 {
+		if to == e.NodeID {
+			if on == 0 {
+				return t.fail(errNested)
+			}
+			return report{kind: waits, on: on}
+		}
+		n, err := t.get(to)
+		if err != nil {
+			return t.fail(err)
+		}
+		if len(n.Parents) == 0 {
+			return report{}
+		}
+		if o, ok := t.s.j.ByNode(n.ID); ok && o.Base != nil && !t.inPlace(o) {
+			on = o.Ino
+		}
+		to = n.Parents[0]
+	}
+	return t.fail(errNested)
+}
+
+var errNested = errors.New("the folder would be put inside itself")
+
+// minus is what a has and b has not, in a's order.
+func minus(a, b []string) (d []string) {
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			d = append(d, x)
+		}
+	}
+	return d
+}

@@ -1,0 +1,440 @@
+package settle
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// remove takes the node of e to the drive's trash.
+func (t *task) remove(e *journal.Entry) report {
+	if e.NodeID == "" {
+		if e.Sent != nil && e.Sent.Whole {
+			return t.lookRemoved(e)
+		}
+		return t.done(e)
+	}
+	n, err := t.get(e.NodeID)
+	switch {
+	case errors.Is(err, drive.ErrNotFound):
+		n = drive.Node{ID: e.NodeID, Status: drive.Purged}
+	case err != nil:
+		return t.fail(err)
+	}
+	gone := n.Status == drive.Trashed || n.Status == drive.Purged
+	switch {
+	case e.Folder:
+		return t.removeFolder(e, n, gone)
+	case gone:
+		return t.trashed(e, n)
+	case t.changedSince(e, n):
+		if err := t.s.h.Foreign(n); err != nil {
+			return t.fail(err)
+		}
+		return t.undo(e, drive.ErrChanged)
+	}
+	n, r := t.trash(e)
+	if r.kind != next {
+		return r
+	}
+	if t.changedSince(e, n) {
+		// Somebody wrote it between the look and the call: the change wins.
+		if back, err := t.restore(n.ID); err == nil {
+			if err := t.s.h.Foreign(back); err != nil {
+				return t.fail(err)
+			}
+			return t.undo(e, drive.ErrChanged)
+		}
+	}
+	return t.trashed(e, n)
+}
+
+// restore takes a node out of the trash that went there by mistake.
+func (t *task) restore(id string) (drive.Node, error) {
+	ctx, cancel := t.call("restore")
+	defer cancel()
+	n, err := t.s.r.Restore(ctx, id)
+	if err != nil {
+		t.s.log.Warn("a change from elsewhere went to the trash with its file", "node", id, "err", err)
+	}
+	return n, err
+}
+
+// changedSince reports whether a node that is to be removed got other content
+// from somebody else. What our own last upload left is not other content.
+func (t *task) changedSince(e *journal.Entry, n drive.Node) bool {
+	if e.Base == nil || !changedContent(e.Base, n) {
+		return false
+	}
+	s := e.Sent
+	// Our own overwrite of unknown outcome may have got there cut short, and
+	// the draft to compare it with is gone. The trash keeps it anyway.
+	return s == nil || !s.Whole || arrived(e) || n.Content.Version != e.Base.Content+1 || n.Content.Size > s.Size
+}
+
+// trash makes the call.
+func (t *task) trash(e *journal.Entry) (drive.Node, report) {
+	ctx, cancel := t.call("trash")
+	defer cancel()
+	n, err := t.s.r.Trash(ctx, e.NodeID)
+	switch {
+	case err == nil:
+		return n, report{}
+	case errors.Is(err, drive.ErrNotFound):
+		return drive.Node{ID: e.NodeID, Status: drive.Purged}, report{}
+	case errors.Is(err, drive.ErrForbidden), errors.Is(err, drive.ErrInvalid):
+		return n, t.refused(e, err)
+	}
+	return n, t.fail(err)
+}
+
+// trashed ends the wish of a node that is in the trash.
+func (t *task) trashed(e *journal.Entry, n drive.Node) report {
+	t.unmask(e, n.Name)
+	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
+		return t.fail(err)
+	}
+	return t.done(e)
+}
+
+// unmask gives a node that was removed under a temporary name the name it was
+// removed under, for whoever restores it. Names in the trash conflict with
+// nothing, and may be changed (API §5.5, §6.7). It is not worth a failure.
+func (t *task) unmask(e *journal.Entry, name string) {
+	if !strings.HasPrefix(name, TempPrefix) || e.Place.Name == "" {
+		return
+	}
+	ctx, cancel := t.call("rename")
+	defer cancel()
+	if _, err := t.s.r.Rename(ctx, e.NodeID, e.Place.Name, ""); err != nil {
+		t.s.log.Warn("a node stays in the trash under a temporary name", "node", e.NodeID, "name", e.Place.Name, "err", err)
+	}
+}
+
+// lookRemoved settles a POST of unknown outcome whose inode is not wanted
+// any more: what it made must go to the trash, and only that.
+func (t *task) lookRemoved(e *journal.Entry) report {
+	var made *drive.Node
+	var err error
+	if e.Folder {
+		made, err = t.findMade(e)
+		if err == nil && made != nil {
+			// A folder bears no mark of who made it by which call; one with
+			// something inside is not the one we never used.
+			var empty bool
+			if empty, err = t.empty(made.ID); err == nil && !empty {
+				made = nil
+			}
+		}
+	} else {
+		made, err = t.findUnwanted(e)
+	}
+	switch {
+	case err != nil:
+		return t.fail(err)
+	case made != nil:
+		if err := t.learn(*made, func(e *journal.Entry) { e.Base, e.Sent = baseOf(*made), nil }); err != nil {
+			return t.fail(err)
+		}
+		return report{kind: next}
+	case t.mayAppear(e.Sent):
+		return t.lookLater(e, nil)
+	}
+	return t.done(e)
+}
+
+// findUnwanted looks for a file that a POST of unknown outcome may have made,
+// whole or cut short. There is no draft any more to compare the latter with;
+// a file that nobody here has seen, made by us under that name since, is it.
+func (t *task) findUnwanted(e *journal.Entry) (*drive.Node, error) {
+	made, _, err := t.findSent(e)
+	if err != nil || made != nil {
+		return made, err
+	}
+	found, err := t.find(e.Sent.ParentID, e.Sent.Name)
+	for _, n := range found {
+		if ino := t.s.h.InoOf(n.ID); ino != 0 && ino != t.ino || n.Kind != drive.File || n.Content == nil {
+			continue
+		}
+		if t.byUs(n) && n.Content.Size < e.Sent.Size && n.Created.After(e.Sent.At.Add(-clockSkew)) {
+			return &n, err
+		}
+	}
+	return nil, err
+}
+
+func (t *task) empty(id string) (bool, error) {
+	ctx, cancel := t.call("list")
+	defer cancel()
+	for n, err := range t.s.r.Children(ctx, id, false) {
+		if err != nil {
+			return false, err
+		}
+		if n.Live() {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// listers is how many folders of one tree are listed at once.
+const listers = 4
+
+// walk is what a look through a tree of removed folders found.
+type walk struct {
+	mu      sync.Mutex       // guards what follows
+	seen    map[uint64]found // removed inodes that are inside
+	folders map[string]bool  // ids of folders that were listed
+	strange map[uint64]bool  // removed folders that hold something else
+	unseen  []drive.Node     // … which is this
+	changed []*journal.Entry // removed files with content we never saw
+	on      uint64           // an entry that must leave first
+}
+
+// found is a removed entry as it was when a listing confirmed it.
+type found struct {
+	rev  uint64
+	name string // its node's
+}
+
+// removeFolder trashes the folder with all that was removed below it, in one
+// call, after listings have shown that there is nothing else inside.
+func (t *task) removeFolder(e *journal.Entry, n drive.Node, gone bool) report {
+	w := &walk{seen: map[uint64]found{}, strange: map[uint64]bool{}}
+	if !gone {
+		if err := t.list(e, w); err != nil {
+			return t.fail(err)
+		}
+		if r, stop := t.judge(e, w); stop {
+			return r
+		}
+		var r report
+		if n, r = t.trash(e); r.kind != next {
+			return r
+		}
+	}
+	t.unmask(e, n.Name)
+	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
+		return t.fail(err)
+	}
+	// The children first: as long as the folder's own entry is there, a
+	// crash leads back here and not to trashing them one by one, which would
+	// keep them out of a later restore of the folder.
+	for _, ino := range t.covered {
+		if err := t.doneInside(e, ino, w); err != nil {
+			return t.fail(err)
+		}
+	}
+	return t.done(e)
+}
+
+// doneInside ends the wish of a removed entry below a folder that is in the
+// trash.
+func (t *task) doneInside(top *journal.Entry, ino uint64, w *walk) error {
+	c, ok := t.s.j.Get(ino)
+	if !ok || !c.Removed {
+		return nil
+	}
+	in, listed := w.seen[ino]
+	if !listed {
+		// Not in a listing: gone before, taken elsewhere by somebody, or the
+		// listing lagged. Or the trashing was in an earlier life.
+		inside, err := t.below(c.NodeID, top.NodeID)
+		if err != nil || !inside {
+			return err // its own wish goes on
+		}
+		in = found{rev: c.Rev, name: c.Base.Name}
+	}
+	t.unmask(c, in.name)
+	ok, err := t.s.h.Done(ino, in.rev)
+	if err != nil {
+		return err
+	}
+	if ok {
+		t.s.fulfilled(ino, in.rev)
+	}
+	t.touched = append(t.touched, ino)
+	return nil
+}
+
+// below reports whether the node is not live, or hangs below top by its first
+// parents.
+func (t *task) below(id, top string) (bool, error) {
+	for range 256 {
+		if id == top {
+			return true, nil
+		}
+		n, err := t.get(id)
+		switch {
+		case errors.Is(err, drive.ErrNotFound):
+			return true, nil
+		case err != nil:
+			return false, err
+		case !n.Live():
+			return true, nil
+		case len(n.Parents) != 1:
+			return false, nil
+		}
+		id = n.Parents[0]
+	}
+	return false, nil
+}
+
+// list looks through the tree of removed folders below e.
+func (t *task) list(e *journal.Entry, w *walk) error {
+	level := []*journal.Entry{e}
+	for len(level) > 0 {
+		var below []*journal.Entry
+		g, ctx := errgroup.WithContext(t.ctx)
+		g.SetLimit(listers)
+		for _, f := range level {
+			g.Go(func() error {
+				folders, err := t.listOne(ctx, f, w)
+				w.mu.Lock()
+				below = append(below, folders...)
+				w.mu.Unlock()
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		level = below
+	}
+	return nil
+}
+
+// listOne looks into one folder and returns the removed folders inside.
+func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders []*journal.Entry, err error) {
+	op := "list"
+	t.op.Store(&op)
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	var doubtful []drive.Node
+	for n, err := range t.s.r.Children(ctx, f.NodeID, false) {
+		if errors.Is(err, drive.ErrNotFound) {
+			return nil, nil // gone with all it held
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !n.Live() {
+			continue
+		}
+		c, ok := t.s.j.ByNode(n.ID)
+		switch {
+		case !ok || !c.Removed || t.changedSince(c, n):
+			doubtful = append(doubtful, n)
+			continue
+		case c.Folder:
+			folders = append(folders, c)
+		}
+		w.mu.Lock()
+		w.seen[c.Ino] = found{c.Rev, n.Name}
+		w.mu.Unlock()
+	}
+	// Listings lag (API §13.1): what should not be there may just have left.
+	for _, n := range doubtful {
+		now, err := t.s.r.Get(ctx, n.ID)
+		if errors.Is(err, drive.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !now.Live() || !slices.Contains(now.Parents, f.NodeID) {
+			continue
+		}
+		c, ok := t.s.j.ByNode(n.ID)
+		w.mu.Lock()
+		switch {
+		case ok && !c.Removed && t.willLeave(c, f.NodeID, c.Place.Name):
+			w.on = c.Ino
+		case ok && c.Removed && !t.changedSince(c, now):
+			w.seen[c.Ino] = found{c.Rev, n.Name}
+			if c.Folder {
+				folders = append(folders, c)
+			}
+		default:
+			w.strange[f.Ino] = true
+			w.unseen = append(w.unseen, now)
+			if ok && c.Removed {
+				w.changed = append(w.changed, c)
+			}
+		}
+		w.mu.Unlock()
+	}
+	return folders, nil
+}
+
+// judge says whether the folder cannot be trashed. What holds something else
+// stays, and so does every folder above it; the rest is trashed by itself.
+func (t *task) judge(e *journal.Entry, w *walk) (report, bool) {
+	if len(w.strange) == 0 {
+		if w.on != 0 {
+			return report{kind: waits, on: w.on}, true
+		}
+		return report{}, false
+	}
+	for _, n := range w.unseen {
+		t.s.log.Info("not seen before in a removed folder", "node", n.ID, "name", n.Name, "folder", n.Parents)
+		if err := t.s.h.Foreign(n); err != nil {
+			return t.fail(err), true
+		}
+	}
+	for _, c := range w.changed {
+		if r := t.undoOther(c, drive.ErrChanged); r.kind != next {
+			return r, true
+		}
+	}
+	stay := map[uint64]*journal.Entry{}
+	for ino := range w.strange {
+		for range 256 {
+			c, ok := t.s.j.Get(ino)
+			if !ok || stay[ino] != nil {
+				break
+			}
+			stay[ino] = c
+			if ino == e.Ino || c.Base == nil || len(c.Base.Parents) == 0 {
+				break
+			}
+			p, ok := t.s.j.ByNode(c.Base.Parents[0])
+			if !ok {
+				break
+			}
+			ino = p.Ino
+		}
+	}
+	// From the inside out, so that no folder returns without the ones that
+	// must return with it: the top's own entry leads back here after a crash.
+	inos := make([]uint64, 0, len(stay))
+	for ino := range stay {
+		if ino != e.Ino {
+			inos = append(inos, ino)
+		}
+	}
+	slices.Sort(inos)
+	for _, ino := range inos {
+		if r := t.undoOther(stay[ino], ErrNotEmpty); r.kind != next {
+			return r, true
+		}
+	}
+	return t.undo(e, ErrNotEmpty), true
+}
+
+// undoOther takes back the wish of an entry that this task covers.
+func (t *task) undoOther(c *journal.Entry, why error) report {
+	err := t.s.refuse(c.Ino, c.Rev, why, func() error { return t.s.h.Undo(c.Ino, c.Rev, why) })
+	if err != nil {
+		return t.fail(err)
+	}
+	t.touched = append(t.touched, c.Ino)
+	return report{}
+}

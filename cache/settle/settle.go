@@ -1,0 +1,365 @@
+package settle
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/journal"
+)
+
+// ErrNotEmpty is why the removal of a folder is undone that holds something
+// on the drive which was not removed here. Every other reason of Host.Undo
+// and Wait is one of package drive's errors.
+var ErrNotEmpty = errors.New("something that was not seen here is in the folder")
+
+// Options configures New. The zero value is usable.
+type Options struct {
+	Uploads     int           // most contents sent at once, 0 = 16
+	Calls       int           // most metadata wishes settled at once, 0 = 8
+	UploadDelay time.Duration // how long removals wait for each other, 0 = not at all
+	WaitPerGB   time.Duration // how long to look for an upload of unknown outcome, per GiB, 0 = 3 min (API §13.2)
+	MinWait     time.Duration // … at least, 0 = 30 s
+	Look        time.Duration // between the first two looks, 0 = 2 s; grows to 60 s
+	Backoff     time.Duration // unit of all back-off, 0 = 1 s (API §13.3)
+	StreamIdle  time.Duration // how long an upload waits for the writer of a file that is open, 0 = 30 s
+	Seed        uint64        // of the randomness in back-off, 0 = random
+	Logger      *slog.Logger  // nil = discard
+}
+
+const (
+	smallFile = 1 << 20 // below, a file takes the fast lane and is sent from memory
+	bigFile   = 8 << 20 // from here on the name is looked up before the body goes out (API §7.1)
+	maxLook   = 60 * time.Second
+	callTime  = 60 * time.Second // of one metadata call, its retries included
+	listTime  = 15 * time.Minute // of one listing, which may have hundreds of pages (API §13.4)
+)
+
+func (o Options) withDefaults() Options {
+	o.Uploads = cmp.Or(o.Uploads, 16)
+	o.Calls = cmp.Or(o.Calls, 8)
+	o.WaitPerGB = cmp.Or(o.WaitPerGB, 3*time.Minute)
+	o.MinWait = cmp.Or(o.MinWait, 30*time.Second)
+	o.Look = cmp.Or(o.Look, 2*time.Second)
+	o.Backoff = cmp.Or(o.Backoff, time.Second)
+	o.StreamIdle = cmp.Or(o.StreamIdle, 30*time.Second)
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Settler brings the drive to what the journal wishes for. All methods are
+// safe for concurrent use; nothing happens until Run.
+type Settler struct {
+	j   *journal.Journal
+	r   Remote
+	h   Host
+	o   Options
+	log *slog.Logger
+
+	noStream atomic.Bool // the service takes no body of unknown length
+
+	started time.Time     // what was Sent before is of an earlier life
+	signal  chan struct{} // one slot: asks has something
+	bare    atomic.Bool   // the service takes nodes, but not with their properties
+
+	mu      sync.Mutex // guards what follows
+	rnd     *rand.Rand
+	asks    []func(*queue) // for Run's goroutine, in order
+	waiters map[uint64][]*waiter
+	refused map[uint64]refusal
+	active  map[uint64]*task
+	failed  int
+	limit   int
+	paused  bool
+}
+
+// waiter is one call of Wait.
+type waiter struct {
+	rev  uint64
+	done chan error // one slot
+}
+
+// refusal is kept for a moment, for a Wait that comes after the Undo.
+type refusal struct {
+	rev  uint64
+	err  error
+	when time.Time
+}
+
+const refusalLife = 5 * time.Second
+
+// New prepares a Settler; it starts no goroutine.
+func New(j *journal.Journal, r Remote, h Host, o Options) *Settler {
+	o = o.withDefaults()
+	return &Settler{
+		j: j, r: r, h: h, o: o, log: o.Logger,
+		started: time.Now(),
+		signal:  make(chan struct{}, 1),
+		rnd:     rand.New(rand.NewPCG(o.Seed, 0x5e771e)),
+		waiters: map[uint64][]*waiter{},
+		refused: map[uint64]refusal{},
+		active:  map[uint64]*task{},
+	}
+}
+
+// tell runs fn on the goroutine that owns the queue, as soon as Run is there.
+func (s *Settler) tell(fn func(*queue)) {
+	s.mu.Lock()
+	s.asks = append(s.asks, fn)
+	s.mu.Unlock()
+	select {
+	case s.signal <- struct{}{}:
+	default:
+	}
+}
+
+// Kick looks at the inode now: neither its settling time nor its back-off
+// are waited for, this once.
+func (s *Settler) Kick(ino uint64) {
+	s.tell(func(q *queue) { q.press(ino) })
+}
+
+// Wait returns nil when the wish (ino, rev), or a later one that took its
+// place, is fulfilled; the drive's refusal (drive.ErrNameExists,
+// drive.ErrForbidden, ErrNotEmpty …) when it was undone; ctx's error when it
+// is still pending then. While somebody waits, a refused wish about a name
+// or a place is undone instead of being settled by rule.
+func (s *Settler) Wait(ctx context.Context, ino, rev uint64) error {
+	w := &waiter{rev: rev, done: make(chan error, 1)}
+	s.mu.Lock()
+	s.waiters[ino] = append(s.waiters[ino], w)
+	s.mu.Unlock()
+	defer s.leave(ino, w)
+
+	if !s.j.Peek(ino, func(*journal.Entry) {}) {
+		// It ended before we came; only a refusal is worth telling.
+		select {
+		case err := <-w.done:
+			return err
+		default:
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if r, ok := s.refused[ino]; ok && r.rev >= rev {
+			return r.err
+		}
+		return nil
+	}
+	s.tell(func(q *queue) { q.look(ino) })
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Settler) leave(ino uint64, w *waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ws := slices.DeleteFunc(s.waiters[ino], func(x *waiter) bool { return x == w })
+	if len(ws) == 0 {
+		delete(s.waiters, ino)
+		return
+	}
+	s.waiters[ino] = ws
+}
+
+// awaited reports whether somebody waits for the wish (ino, rev).
+func (s *Settler) awaited(ino, rev uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.waiters[ino], func(w *waiter) bool { return w.rev <= rev })
+}
+
+// fulfilled answers those who wait for (ino, rev) or an earlier wish.
+func (s *Settler) fulfilled(ino, rev uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.refused, ino)
+	s.answerLocked(ino, rev, nil)
+}
+
+// refuse takes a wish back with undo and then tells those who wait. The
+// refusal is noted before, so that whoever finds the wish gone meanwhile
+// learns why; it is told after, so that whoever hears of it finds it undone.
+func (s *Settler) refuse(ino, rev uint64, err error, undo func() error) error {
+	s.noteRefusal(ino, rev, err)
+	uerr := undo()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answerLocked(ino, rev, err)
+	return uerr
+}
+
+func (s *Settler) noteRefusal(ino, rev uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for i, r := range s.refused {
+		if now.Sub(r.when) > refusalLife {
+			delete(s.refused, i)
+		}
+	}
+	s.refused[ino] = refusal{rev, err, now}
+}
+
+// vanished answers those who wait for an inode that left the journal by
+// itself: the host had nothing left to wish for.
+func (s *Settler) vanished(ino uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.refused[ino]; ok {
+		s.answerLocked(ino, r.rev, r.err)
+	}
+	s.answerLocked(ino, ^uint64(0), nil)
+}
+
+func (s *Settler) answerLocked(ino, rev uint64, err error) {
+	for _, w := range s.waiters[ino] {
+		if w.rev <= rev {
+			select {
+			case w.done <- err:
+			default: // answered before
+			}
+		}
+	}
+}
+
+// interruptTime bounds Interrupt.
+const interruptTime = time.Second
+
+// Interrupt stops the upload of ino that is in flight, and keeps the inode
+// quiet for about a second, so that the caller can change the wish. clean
+// means that the drive has and will get nothing from what was in flight;
+// otherwise it may, and the entry must stay for that to be looked after.
+func (s *Settler) Interrupt(ino uint64) (clean bool) {
+	_, clean = s.interrupt(ino)
+	return clean
+}
+
+// Hold is Interrupt for a caller who does not mind what became of an upload,
+// as long as nothing is in flight now: only then may the inode lose its node.
+func (s *Settler) Hold(ino uint64) (idle bool) {
+	idle, _ = s.interrupt(ino)
+	return idle
+}
+
+func (s *Settler) interrupt(ino uint64) (idle, clean bool) {
+	reply := make(chan bool, 1)
+	s.tell(func(q *queue) { q.interrupt(ino, reply) })
+	t := time.NewTimer(interruptTime)
+	defer t.Stop()
+	select {
+	case clean = <-reply:
+		return true, clean
+	case <-t.C:
+		return false, false
+	}
+}
+
+// Failure is a wish that could not be fulfilled.
+type Failure struct {
+	Ino uint64
+	Err error
+}
+
+// Flush starts everything that is in the journal at once, also what is
+// settling or backing off, and returns when nothing of it is pending but
+// failures. Files that were never closed, or that are being changed, are not
+// meant. When ctx ends first,
+// its error is returned with what failed until then.
+func (s *Settler) Flush(ctx context.Context) (failed []Failure, err error) {
+	f := &flush{done: make(chan struct{})}
+	s.tell(func(q *queue) { q.flush(f) })
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.tell(func(q *queue) { q.unflush(f) })
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(f.failed), err
+}
+
+// Pause stops (or lets go on) the start of new work; what is in flight ends.
+func (s *Settler) Pause(on bool) {
+	s.mu.Lock()
+	s.paused = on
+	s.mu.Unlock()
+	s.tell(func(*queue) {})
+}
+
+// Progress is one piece of work in flight.
+type Progress struct {
+	Ino     uint64
+	Op      string // "upload", "overwrite", "rename" …
+	Sent    int64  // bytes of the body handed to the connection
+	Size    int64  // bytes of the body, 0 for calls without
+	Rate    float64
+	Started time.Time
+}
+
+// Active lists what is in flight, the oldest first.
+func (s *Settler) Active() []Progress {
+	now := time.Now()
+	s.mu.Lock()
+	ps := make([]Progress, 0, len(s.active))
+	for _, t := range s.active {
+		ps = append(ps, t.progress(now))
+	}
+	s.mu.Unlock()
+	slices.SortFunc(ps, func(a, b Progress) int {
+		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Ino, b.Ino))
+	})
+	return ps
+}
+
+// Stats are numbers for status.
+type Stats struct {
+	Pending      int   // entries in the journal
+	PendingBytes int64 // content bytes that the drive lacks
+	Active       int   // pieces of work in flight
+	Failed       int   // entries whose last try failed
+	Uploads      int   // contents that may be sent at once now; falls when the service throttles
+}
+
+// Stats tells how much is left.
+func (s *Settler) Stats() Stats {
+	st := Stats{Pending: s.j.Len(), PendingBytes: s.j.PendingBytes()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Active, st.Failed, st.Uploads = len(s.active), s.failed, s.limit
+	return st
+}
+
+// random is a factor in [0.5, 1.5), so that many that failed together do not
+// come back together.
+func (s *Settler) random() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 0.5 + s.rnd.Float64()
+}
+
+// after is when to try again after the n-th failure in a row (from 1).
+func (s *Settler) after(n int) time.Duration {
+	d := s.o.Backoff << min(max(n-1, 0), 7)
+	return time.Duration(float64(d) * s.random())
+}
+
+// slow is when to try again what will hardly change by itself.
+func (s *Settler) slow() time.Duration {
+	return time.Duration(float64(300*s.o.Backoff) * s.random())
+}

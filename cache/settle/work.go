@@ -1,0 +1,534 @@
+package settle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// task is one worker's work on one inode. Only the worker touches it, but
+// for what is marked otherwise.
+type task struct {
+	s       *Settler
+	ino     uint64
+	lane    lane
+	ctx     context.Context
+	cancel  context.CancelFunc
+	started time.Time
+
+	// Given by the queue, not changed after.
+	rev     uint64 // of the wish it works on
+	node    string
+	content int64
+	origin  *journal.Base // place of the node before settling touched it; may be nil
+	detour  bool          // bring the node under its temporary name, no further
+	others  bool          // further folders are to change parents
+	covered []uint64      // removed entries that go with this folder
+	live    *live         // of a stream; nil = no stream
+
+	// Learned on the way, and forgotten with the task: the journal has what must last.
+	handed    bool              // the host has the node as it is now
+	uploaded  uint64            // draft generation that is on the drive
+	props     map[string]string // properties that are on the node
+	bare      bool              // the node goes without its properties
+	stale     int               // how often the node had another tag or place than thought
+	noRename  bool              // renaming first met a taken name on the way
+	noMove    bool              // moving first did
+	viaTemp   bool              // … so a temporary name it is
+	sure      bool              // Base tells the node\'s place although it has no tag
+	throttled bool
+	touched   []uint64
+
+	op         atomic.Pointer[string] // for Active
+	sent, size atomic.Int64           // for Active: of the body
+}
+
+// kind is how a piece of work ended, or a step of it.
+type kind int
+
+const (
+	next   kind = iota // of a step: read the entry again
+	done               // the entry is gone
+	again              // more to do, but others may go on with what is done
+	later              // at
+	waits              // for on
+	failed             // with err, and at
+)
+
+// report is what a worker tells the queue.
+type report struct {
+	task    *task
+	kind    kind
+	at      time.Time
+	on      uint64
+	slot    bool
+	err     error
+	final   bool // will not go away by itself soon
+	remote  bool // the service as a whole was in trouble
+	writing bool // somebody has it open and changed what is to be sent
+	touched []uint64
+}
+
+func (t *task) progress(now time.Time) Progress {
+	p := Progress{Ino: t.ino, Sent: t.sent.Load(), Size: t.size.Load(), Started: t.started}
+	p.Op = t.opName()
+	if d := now.Sub(t.started).Seconds(); d > 0 {
+		p.Rate = float64(p.Sent) / d
+	}
+	return p
+}
+
+func (t *task) opName() string {
+	if op := t.op.Load(); op != nil {
+		return *op
+	}
+	return ""
+}
+
+// maxRounds bounds the steps of one task. Each step that goes well makes one
+// call or rewrites the entry, so a task that needs more is going in circles.
+const maxRounds = 32
+
+func (t *task) run() report {
+	if t.live != nil {
+		if r := t.stream(); r.kind != next {
+			return t.report(r)
+		}
+	}
+	for range maxRounds {
+		if t.ctx.Err() != nil {
+			return t.report(report{kind: again})
+		}
+		e, ok := t.s.j.Get(t.ino)
+		if !ok {
+			return t.report(report{kind: done})
+		}
+		if e.Rev != t.rev {
+			// Another wish by now: what it must wait for is the queue's to say.
+			return t.report(report{kind: again})
+		}
+		if r := t.step(e); r.kind != next {
+			return t.report(r)
+		}
+	}
+	return t.report(t.fail(errGoingRound))
+}
+
+var errGoingRound = errors.New("settling does not come to an end")
+
+func (t *task) report(r report) report {
+	r.task, r.touched = t, t.touched
+	return r
+}
+
+// step does the next thing that brings the drive closer to e.
+func (t *task) step(e *journal.Entry) report {
+	switch {
+	case e.Removed:
+		return t.remove(e)
+	case e.Open:
+		return report{kind: again} // the queue parks it
+	case e.NodeID == "" && e.Sent != nil && e.Folder:
+		return t.lookFolder(e)
+	case e.NodeID == "" && e.Sent != nil:
+		return t.lookNew(e)
+	case e.NodeID == "" && e.Folder:
+		return t.makeFolder(e)
+	case e.NodeID == "":
+		return t.uploadNew(e)
+	case e.Base.ETag == "" && !t.sure:
+		return t.ascertain(e)
+	}
+	ids, r := t.targets(e)
+	if r.kind != next {
+		return r
+	}
+	if name := t.wanted(e); e.Base.Name != name || !sameSet(ids, e.Base.Parents) {
+		if r := t.place(e, ids, name); r.kind != next || e.Draft == nil {
+			return r
+		}
+		if e, ok := t.s.j.Get(t.ino); ok && t.inPlace(e) && !contentDone(e) {
+			return report{kind: again} // what waits for its place need not wait for the upload
+		}
+		return report{kind: next}
+	}
+	switch {
+	case t.detour:
+		return report{kind: again}
+	case t.uploaded != 0 && e.Draft != nil && t.uploaded == e.Draft.Gen, contentDone(e):
+	case t.lane == laneCalls:
+		return report{kind: again} // in the lane for it
+	default:
+		return t.overwrite(e)
+	}
+	if r := t.setProps(e); r.kind != next {
+		return r
+	}
+	return t.finish(e, ids)
+}
+
+// wanted is the name to bring about now.
+func (t *task) wanted(e *journal.Entry) string {
+	if t.detour {
+		return tempName(e)
+	}
+	return e.Place.Name
+}
+
+// inPlace reports whether the node of e is where it should be.
+func (t *task) inPlace(e *journal.Entry) bool {
+	if e.Base == nil || e.Base.Name != e.Place.Name {
+		return false
+	}
+	ids, wait, gone := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	return wait == 0 && gone == 0 && sameSet(ids, e.Base.Parents)
+}
+
+// TempPrefix begins the names that nodes have while their own is in the way.
+const TempPrefix = ".drivefs-"
+
+// tempName is a name nobody else uses, always the same one for the same
+// node, so that nothing must be remembered of it.
+func tempName(e *journal.Entry) string {
+	if e.NodeID != "" {
+		return TempPrefix + e.NodeID
+	}
+	return TempPrefix + e.LocalID
+}
+
+// targets are the ids of the folders the entry belongs in.
+func (t *task) targets(e *journal.Entry) ([]string, report) {
+	var home []string
+	if e.Base != nil {
+		home = e.Base.Parents
+	}
+	ids, wait, gone := resolve(t.s.h, e.Place.Parents, home)
+	switch {
+	case gone != 0:
+		return nil, t.parentGone(e)
+	case wait != 0:
+		return nil, report{kind: waits, on: wait}
+	case len(ids) == 0 && (e.Base == nil || len(e.Base.Parents) > 0):
+		return nil, t.fail(errNoParent)
+	}
+	return ids, report{} // none for the root, which stays where it is
+}
+
+var errNoParent = errors.New("the entry belongs in no folder")
+
+// finish ends a wish that needs no more calls.
+func (t *task) finish(e *journal.Entry, ids []string) report {
+	if !t.handed && !t.known(e, ids) {
+		// An earlier life made the calls and may have died before the host
+		// heard of them.
+		n, err := t.get(e.NodeID)
+		if err != nil {
+			return t.nodeError(e, err)
+		}
+		if !n.Live() {
+			return t.nodeGone(e, n.Version)
+		}
+		if err := t.s.h.Answered(t.ino, n); err != nil {
+			return t.fail(err)
+		}
+		t.handed = true
+		return report{kind: next}
+	}
+	return t.done(e)
+}
+
+// known reports whether the host knows the node to be as e wishes.
+func (t *task) known(e *journal.Entry, ids []string) bool {
+	if t.s.h.InoOf(e.NodeID) != t.ino || e.Draft != nil {
+		return false
+	}
+	for _, id := range ids {
+		if _, node := t.s.h.Holder(id, e.Place.Name); node != e.NodeID {
+			return false
+		}
+	}
+	return true
+}
+
+// done takes the entry out of the journal.
+func (t *task) done(e *journal.Entry) report {
+	ok, err := t.s.h.Done(t.ino, e.Rev)
+	if err != nil {
+		return t.fail(err)
+	}
+	if !ok {
+		return report{kind: next}
+	}
+	t.s.fulfilled(t.ino, e.Rev)
+	return report{kind: done}
+}
+
+// learn hands an answer to the host and writes into the entry what it
+// changed there. The host goes first: until the entry knows, settling would
+// look again, which does no harm.
+func (t *task) learn(n drive.Node, fn func(*journal.Entry)) error {
+	if err := t.s.h.Answered(t.ino, n); err != nil {
+		return err
+	}
+	t.handed = true
+	t.s.log.Debug("answered", "ino", t.ino, "rev", t.rev, "op", t.opName(), "node", n.ID, "name", n.Name, "parents", n.Parents)
+	return t.update(func(e *journal.Entry) bool {
+		adoptName(e, n)
+		e.NodeID = n.ID
+		if e.Base == nil {
+			e.Base = baseOf(n)
+		} else {
+			e.Base.Version, e.Base.ETag = n.Version, n.ETag
+		}
+		fn(e)
+		e.Failed, e.Attempts = "", 0
+		return true
+	})
+}
+
+func (t *task) update(fn func(*journal.Entry) bool) error {
+	return t.s.h.Update(t.ino, fn)
+}
+
+// baseOf is what the journal keeps of a node.
+func baseOf(n drive.Node) *journal.Base {
+	b := &journal.Base{Parents: slices.Clone(n.Parents), Name: n.Name, Version: n.Version, ETag: n.ETag}
+	setContent(b, n)
+	return b
+}
+
+func setContent(b *journal.Base, n drive.Node) {
+	if n.Content != nil {
+		b.Content, b.Size, b.MD5 = n.Content.Version, n.Content.Size, n.Content.MD5
+	}
+}
+
+// changedContent reports whether the node holds other bytes than b tells.
+// The same bytes under a new version are no reason for a conflict.
+func changedContent(b *journal.Base, n drive.Node) bool {
+	return n.Content != nil && n.Content.Version != b.Content &&
+		(n.Content.MD5 != b.MD5 || n.Content.Size != b.Size)
+}
+
+// adoptName takes over the spelling of a node that others made where we asked
+// for the same name in another case.
+func adoptName(e *journal.Entry, n drive.Node) {
+	if e.NodeID == "" && e.Sent != nil && e.Sent.Name != n.Name && e.Place.Name == e.Sent.Name && drive.Fold(n.Name) == drive.Fold(e.Place.Name) {
+		e.Place.Name = n.Name
+	}
+}
+
+// call names the operation for Active and gives the context for it.
+func (t *task) call(op string) (context.Context, context.CancelFunc) {
+	t.op.Store(&op)
+	return context.WithTimeout(t.ctx, callTime)
+}
+
+func (t *task) get(id string) (drive.Node, error) {
+	ctx, cancel := t.call("look")
+	defer cancel()
+	return t.s.r.Get(ctx, id)
+}
+
+func (t *task) find(parent, name string) ([]drive.Node, error) {
+	ctx, cancel := t.call("look")
+	defer cancel()
+	return t.s.r.Find(ctx, parent, name)
+}
+
+// fail is the end of a task that met err: recorded in the entry, to be tried
+// again later. Content is never given up.
+func (t *task) fail(err error) report { return t.failClearing(err, false) }
+
+// failClearing also forgets what was sent, when the error says that it had
+// no effect.
+func (t *task) failClearing(err error, clear bool) report {
+	r := report{kind: failed, err: err}
+	if t.ctx.Err() != nil && !errors.Is(err, drive.ErrAmbiguous) {
+		// We stopped it ourselves. That is no failure; only what it leaves matters.
+		if clear {
+			if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+				t.s.log.Warn("recording a stopped call", "ino", t.ino, "err", uerr)
+			}
+		}
+		return report{kind: again}
+	}
+	slow := false
+	switch {
+	case errors.Is(err, drive.ErrThrottled):
+		t.throttled = true
+	case errors.Is(err, drive.ErrAuth):
+		r.final, r.remote = true, true
+	case errors.Is(err, drive.ErrUnavailable), errors.Is(err, drive.ErrAmbiguous), errors.Is(err, context.DeadlineExceeded):
+		r.remote = true
+	case errors.Is(err, drive.ErrQuota), errors.Is(err, drive.ErrForbidden), errors.Is(err, drive.ErrInvalid),
+		errors.Is(err, drive.ErrNameTooLong), errors.Is(err, journal.ErrDamaged):
+		r.final, slow = true, true
+	}
+	n := 0
+	uerr := t.update(func(e *journal.Entry) bool {
+		if clear {
+			e.Sent = nil
+		}
+		e.Attempts++
+		n = e.Attempts
+		wait := t.s.after(n)
+		if slow {
+			wait = t.s.slow()
+		}
+		var de *drive.Error
+		if errors.As(err, &de) && de.RetryAfter > wait {
+			wait = de.RetryAfter
+		}
+		r.at = time.Now().Add(wait)
+		e.Failed, e.FailedAt, e.RetryAt = err.Error(), time.Now(), r.at
+		return true
+	})
+	if uerr != nil {
+		r.err = errors.Join(err, uerr)
+	}
+	if r.at.IsZero() {
+		r.at = time.Now().Add(t.s.after(4))
+	}
+	// What neither the service's state nor the answer explains may well be
+	// for good; a flush does not wait for it for ever.
+	if !r.remote && !t.throttled && n >= 4 {
+		r.final = true
+	}
+	if n <= 1 || r.final {
+		t.s.log.Warn("settling failed, will be tried again", "ino", t.ino, "err", err, "at", r.at)
+	}
+	return r
+}
+
+// lookLater is the next look for an upload of unknown outcome. The interval
+// grows with the time that has passed.
+func (t *task) lookLater(e *journal.Entry, why error) report {
+	since := time.Since(e.Sent.At)
+	wait := max(t.s.o.Look, min(since/2, maxLook))
+	wait = min(wait, max(time.Until(e.Sent.Deadline), t.s.o.Look))
+	return report{kind: later, at: time.Now().Add(wait), err: why}
+}
+
+// refused is the end of a wish that the drive will not grant: undone when
+// somebody waits to hear it, else kept and tried again slowly.
+func (t *task) refused(e *journal.Entry, err error) report {
+	if e.Draft == nil && t.s.awaited(t.ino, e.Rev) && t.back(e) {
+		return t.undo(e, err)
+	}
+	return t.failClearing(err, e.NodeID == "")
+}
+
+// back brings the node to the place it had before settling touched it, so
+// that an Undo leaves nothing half done. It reports whether it is there.
+func (t *task) back(e *journal.Entry) bool {
+	if e.NodeID == "" || e.Base == nil {
+		return true
+	}
+	if strings.HasPrefix(e.Base.Name, TempPrefix) && (t.origin == nil || t.origin.Name == e.Base.Name) {
+		return false // an earlier life took the temporary name; the old one is forgotten
+	}
+	if t.origin == nil || t.origin.Name == e.Base.Name {
+		return true
+	}
+	if t.unsure(e).kind != next {
+		return false
+	}
+	ctx, cancel := t.call("rename")
+	defer cancel()
+	n, err := t.s.r.Rename(ctx, e.NodeID, t.origin.Name, "")
+	if err != nil {
+		return false
+	}
+	name := t.origin.Name
+	return t.learn(n, func(e *journal.Entry) { e.Base.Name = name }) == nil
+}
+
+// undo takes the wish back and tells those who wait.
+func (t *task) undo(e *journal.Entry, why error) report {
+	err := t.s.refuse(t.ino, e.Rev, why, func() error { return t.s.h.Undo(t.ino, e.Rev, why) })
+	if err != nil {
+		return t.fail(err)
+	}
+	return report{kind: next}
+}
+
+// nodeError is the end of a task that could not get its node.
+func (t *task) nodeError(e *journal.Entry, err error) report {
+	if errors.Is(err, drive.ErrNotFound) {
+		return t.nodeGone(e, 0)
+	}
+	return t.fail(err)
+}
+
+// nodeGone: somebody else trashed the node. A local edit comes back as a new
+// node, a removal is done, any other wish has lost its object.
+func (t *task) nodeGone(e *journal.Entry, version int64) report {
+	if err := t.s.h.Gone(e.NodeID, version); err != nil {
+		return t.fail(err)
+	}
+	switch {
+	case e.Removed:
+		return t.done(e)
+	case e.Draft != nil:
+		if err := t.s.h.Lost(t.ino, "it was removed on the drive while it was changed here"); err != nil {
+			return t.fail(err)
+		}
+		return report{kind: next}
+	}
+	return t.undo(e, fmt.Errorf("%w: removed by someone else", drive.ErrNotFound))
+}
+
+// parentGone lets the host find another place. It never returns next: to
+// some callers that would mean that there are folders to go on with.
+func (t *task) parentGone(e *journal.Entry) report {
+	if err := t.s.h.ParentGone(t.ino); err != nil {
+		return t.fail(err)
+	}
+	if now, ok := t.s.j.Get(t.ino); ok && now.Rev == e.Rev {
+		return t.fail(errNoParent) // it knows nothing better, for now
+	}
+	return report{kind: again}
+}
+
+// parentTrouble is called when the drive says that the folder is not there.
+func (t *task) parentTrouble(e *journal.Entry, parent string, err error) report {
+	n, gerr := t.get(parent)
+	switch {
+	case errors.Is(gerr, drive.ErrNotFound):
+		n.Version = 0
+	case gerr != nil:
+		return t.failClearing(gerr, e.NodeID == "")
+	case n.Live():
+		return t.failClearing(err, e.NodeID == "") // lag; or a folder above it is in the trash
+	}
+	if e.NodeID == "" && e.Sent != nil {
+		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+			return t.fail(uerr)
+		}
+	}
+	if herr := t.s.h.Gone(parent, n.Version); herr != nil {
+		return t.fail(herr)
+	}
+	return t.parentGone(e)
+}
+
+func newLocalID() string { return uuid.NewString() }
+
+// nodeIDOf is the node in the way, as a 409 names it.
+func nodeIDOf(err error) string {
+	var de *drive.Error
+	if errors.As(err, &de) {
+		return de.NodeID
+	}
+	return ""
+}
