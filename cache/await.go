@@ -1,0 +1,90 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// patience is how long namespace calls may wait for the drive. One call waits
+// up to bound. A burst of them (mkdir -p, git checkout) shares a purse that
+// fills again slowly, so that it soon runs at local speed, while the single
+// call of a person gets the drive's true answer. Trees that grow from a folder
+// made a moment ago (cp -r) do not touch it.
+type patience struct {
+	bound time.Duration
+
+	mu   sync.Mutex
+	left time.Duration
+	at   time.Time
+}
+
+// refill is how much of the time that passes may be spent waiting.
+const refill = 4 // a quarter
+
+// newFor is how long a folder that was made here counts as new: nobody else
+// can well have put anything into it, so nobody waits to be told of it.
+const newFor = 10 * time.Second
+
+// isNew reports whether dir was made here a moment ago.
+func (s *Store) isNew(dir uint64) bool {
+	return time.Since(s.madeDirs.latest(dir, time.Time{})) < newFor
+}
+
+// take gives the time the caller may wait; back returns what was not used.
+func (p *patience) take() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.at.IsZero() {
+		p.left = p.bound
+	} else {
+		p.left = min(p.bound, p.left+now.Sub(p.at)/refill)
+	}
+	p.at = now
+	return p.left
+}
+
+func (p *patience) spent(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left -= d
+}
+
+// await waits until the wish e is fulfilled, as long as patience lasts. nil:
+// it is, or will be; an error: the drive refused it, and the wish is undone.
+// When ctx ends first the wish stays, and the caller is told so.
+func (s *Store) await(ctx context.Context, e *journal.Entry) error {
+	switch s.remote.State().Kind {
+	case drive.Offline, drive.AuthRequired:
+		return nil // nobody will answer: the journal has it
+	}
+	d := s.patience.take()
+	if d < time.Millisecond {
+		return nil
+	}
+	start := time.Now()
+	wait, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	err := s.settler.Wait(wait, e.Ino, e.Rev)
+	s.patience.spent(time.Since(start))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		return nil // the journal has it; taking it back would be a lie too
+	case errors.Is(err, drive.ErrNameExists):
+		return fmt.Errorf("%w: %w", ErrExist, err)
+	case errors.Is(err, settle.ErrNotEmpty):
+		return fmt.Errorf("%w: %w", ErrNotEmpty, err)
+	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
+		return fmt.Errorf("%w: %w", ErrNotExist, err)
+	}
+	return err
+}

@@ -1,0 +1,118 @@
+package cache
+
+import (
+	"crypto/md5"
+	"encoding/hex"
+	"testing"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// Killed after the mirror heard of the upload, before the journal did.
+func TestKillAfterAnswered(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.Backoff = 10 * time.Millisecond })
+	w.write("/f", "body")
+	e, _ := w.s.Resolve(t.Context(), "/f")
+	sum := md5.Sum([]byte("body"))
+	var id string
+	root := w.s.mirror.Root().ID
+	err := host{w.s}.Update(e.Ino, func(j *journal.Entry) bool {
+		id = j.LocalID
+		j.Sent = &journal.Sent{Gen: j.Draft.Gen, Size: 4, MD5: hex.EncodeToString(sum[:]), Whole: true, At: time.Now(), Deadline: time.Now().Add(time.Second), ParentID: root, Name: "f"}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := w.o.Remote.Upload(t.Context(), drive.NewNode{Name: "f", ParentID: root, LocalID: id}, drive.Body{Reader: reader("body"), Size: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.s.mirror.Answer(n, true, e.Ino); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	w.want(w.ls("/"), "f")
+	w.flush()
+	w.poll()
+	w.want(w.ls("/"), "f")
+	a, _ := w.s.Resolve(t.Context(), "/f")
+	if a.Ino != e.Ino {
+		t.Error("another inode", a.Ino, e.Ino)
+	}
+	w.want(w.drive("/f"), "body")
+	if len(w.paths()) != 2 {
+		t.Error(w.paths())
+	}
+}
+
+// Killed within an editor's save, between mirror and journal.
+func TestKillInHandOver(t *testing.T) {
+	for _, pending := range []bool{false, true} {
+		w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.Backoff = 10 * time.Millisecond })
+		n := w.put("/doc", "one")
+		w.poll()
+		if pending {
+			w.write("/doc", "pending")
+		}
+		w.write("/.doc.AbCdEf", "two")
+		e, _ := w.s.Resolve(t.Context(), "/.doc.AbCdEf")
+		if _, err := w.s.mirror.Rebind(n.ID, e.Ino); err != nil {
+			t.Fatal(err)
+		}
+		w.stop() // as it is
+		w.open()
+		want := "one"
+		if pending {
+			want = "pending"
+		}
+		w.want(w.read("/doc"), want)
+		w.want(w.read("/.doc.AbCdEf"), "two")
+		w.flush()
+		w.want(w.drive("/doc"), want)
+	}
+}
+
+// A removed file's node comes back (restored on the web) before the wish
+// that was fulfilled left the journal.
+func TestRestoredUnderWish(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	n := w.put("/f", "one")
+	w.poll()
+	w.unlink("/f")
+	if _, err := w.other.Trash(n.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.flush()
+	if _, err := w.other.Restore(n.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.want(w.ls("/"), "f")
+	w.want(w.read("/f"), "one")
+}
+
+// Nothing stays behind.
+func TestLeaks(t *testing.T) {
+	w := newWorld(t)
+	for range 20 {
+		w.write("/f", "x")
+		w.write("/.f.AbCdEf", "y")
+		w.rename("/.f.AbCdEf", "/f")
+		w.read("/f")
+		w.rename("/f", "/g")
+		w.write("/f", "z")
+		w.unlink("/g")
+		w.unlink("/f")
+	}
+	w.flush()
+	w.s.view.Lock()
+	t.Log("gens", len(w.s.gens), "files", len(w.s.open.files), "pins", len(w.s.open.pins), "echo", len(w.s.echoes.at), len(w.s.echoes.of), "lastPlace", len(w.s.lastPlace), "stale", len(w.s.staleTags))
+	if len(w.s.gens)+len(w.s.open.files)+len(w.s.open.pins)+len(w.s.echoes.at) > 0 {
+		t.Error("left")
+	}
+	w.s.view.Unlock()
+}

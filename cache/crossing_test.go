@@ -1,0 +1,307 @@
+package cache
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+func (w *world) openAt(p string, flags uint32) *Handle {
+	w.Helper()
+	e, err := w.s.Resolve(w.Context(), p)
+	if err != nil {
+		w.Fatal("resolve", p, err)
+	}
+	h, err := w.s.Open(w.Context(), e.Ino, e.Gen, flags)
+	if err != nil {
+		w.Fatal("open", p, err)
+	}
+	return h
+}
+
+// A file comes back from the trash while a program still has it open from before.
+func TestRestoredWhileOpen(t *testing.T) {
+	w := newWorld(t)
+	n := w.put("/f", "one")
+	w.poll()
+	h := w.openAt("/f", unix.O_RDWR)
+	defer h.Release()
+	w.unlink("/f")
+	w.flush()
+	if _, err := w.other.Restore(n.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.want(w.read("/f"), "one")
+	w.write("/f", "two!!")
+	w.flush()
+	w.want(w.drive("/f"), "two!!")
+}
+
+// Rename over one of two names of a file that somebody is writing.
+func TestRenameOverOneName(t *testing.T) {
+	w := newWorld(t)
+	n := w.put("/a/f", "one")
+	b, err := w.other.MkdirAll("/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.put("/x", "X")
+	w.poll()
+	h := w.openAt("/b/f", unix.O_RDWR)
+	w.rename("/x", "/a/f")
+	if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	h.Release()
+	w.flush()
+	w.want(w.drive("/a/f"), "X")
+	w.want(w.drive("/b/f"), "two")
+}
+
+// An editor's save over one of two names.
+func TestSaveOverOneName(t *testing.T) {
+	w := newWorld(t)
+	n := w.put("/a/doc", "one")
+	b, err := w.other.MkdirAll("/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.want(w.ls("/b"), "doc")
+	w.write("/a/.doc.AbCdEf", "two")
+	w.rename("/a/.doc.AbCdEf", "/a/doc")
+	w.want(w.ls("/b"), "doc")
+	w.flush()
+	w.want(w.drive("/a/doc"), "two")
+	if _, err := w.other.Lookup("/b/doc"); err != nil {
+		t.Error("/b/doc is gone from the drive:", err, w.paths(), w.other.TrashList())
+	}
+}
+
+// A reader that opened while a draft was there hides later versions from new opens.
+func TestReaderHidesForeign(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.write("/f", "mine")
+	h := w.openAt("/f", unix.O_RDONLY)
+	defer h.Release()
+	w.flush()
+	w.poll()
+	w.put("/f", "theirs now")
+	w.poll()
+	s, err := w.readHandle(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(s, "mine")
+	w.want(w.read("/f"), "theirs now")
+}
+
+// A folder made again for a pending file must be told to the kernel.
+func TestRemadeFolderIsTold(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.put("/d/old", "x")
+	w.poll()
+	w.write("/d/new", "mine")
+	if _, err := w.other.Trash(w.id("/d")); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.takeEffects()
+	w.want(w.ls("/"), "") // what the kernel caches now
+	w.flush()
+	w.want(w.drive("/d/new"), "mine")
+	w.want(w.ls("/"), "d")
+	told := false
+	for _, e := range w.takeEffects() {
+		if len(e.Old) == 0 {
+			for _, d := range e.New {
+				told = told || d == Dentry{1, "d"}
+			}
+		}
+	}
+	if !told {
+		t.Error("nobody told the kernel that /d is there again")
+	}
+}
+
+// A folder above the one that a pending file belongs in is trashed.
+func TestTrashedAncestor(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.Backoff = 10 * time.Millisecond })
+	w.put("/a/b/old", "x")
+	w.poll()
+	w.write("/a/b/new", "mine")
+	if _, err := w.other.Trash(w.id("/a")); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.flush()
+	w.want(w.drive("/a/b/new"), "mine")
+}
+
+// An edit of an existing file in it.
+func TestTrashedAncestorEdit(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.Backoff = 10 * time.Millisecond })
+	w.put("/a/b/old", "x")
+	w.poll()
+	w.write("/a/b/old", "mine")
+	if _, err := w.other.Trash(w.id("/a")); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	w.flush()
+	w.want(w.drive("/a/b/old"), "mine")
+}
+
+// Bytes of a later generation must not get under the key of the version that was uploaded.
+func TestAdoptedBytes(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.write("/f", "AAAA")
+	w.flush()
+	n, err := w.o.Remote.Get(t.Context(), w.id("/f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := w.s.Resolve(t.Context(), "/f")
+	w.write("/f", "BBBB")
+	d, err := w.s.journal.OpenDraft(e.Ino, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.s.chunks.Drop(n.ID)
+	// As settle does when the answer to the first comes now.
+	host{w.s}.Uploaded(e.Ino, n, d)
+	d.Close()
+	v := versionOf(&inode{id: n.ID, content: n.Content.Version, size: 4, md5: n.Content.MD5, name: "f"})
+	p := make([]byte, 4)
+	if _, err := w.s.chunks.ReadInto(t.Context(), v, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	w.want(string(p), "AAAA")
+}
+
+// A refused rename must not cost its target.
+func TestRefusedReplace(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.CallTimeout = 5 * time.Second })
+	w.put("/a", "A")
+	w.put("/b", "B")
+	w.poll()
+	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+		if op.Name == "nodes.update" {
+			return &drivetest.Fault{Do: drivetest.DoStatus, Status: 403, Code: "NO_PERMISSION"}
+		}
+		return nil
+	})
+	err := w.tryRename("/a", "/b")
+	t.Log("rename:", err)
+	w.srv.Hook(nil)
+	w.flush()
+	if err != nil {
+		w.want(w.drive("/a"), "A")
+		w.want(w.drive("/b"), "B")
+	}
+}
+
+// A refused rename takes an unrelated wish with it.
+func TestUndoKeepsMode(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.CallTimeout = 5 * time.Second })
+	w.write("/seed", "s") // the owner is known
+	w.flush()
+	w.put("/a", "A")
+	w.poll()
+	e, _ := w.s.Resolve(t.Context(), "/a")
+	mode := uint32(0o600)
+	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
+		t.Fatal(err)
+	}
+	w.put("/c", "C") // not heard of
+	err := w.tryRename("/a", "/c")
+	if !errors.Is(err, ErrExist) {
+		t.Fatal("rename:", err)
+	}
+	e, err = w.s.Resolve(t.Context(), "/a")
+	if err != nil || e.Mode&0o777 != 0o600 {
+		t.Errorf("mode %o %v", e.Mode&0o777, err)
+	}
+}
+
+// The document is open in the program that saves by rename; somebody
+// else's version came meanwhile and is hidden by the open one.
+func TestSaveOverHiddenVersion(t *testing.T) {
+	w := newWorld(t)
+	w.put("/doc", "one")
+	w.poll()
+	h := w.openAt("/doc", unix.O_RDWR) // LibreOffice holds its document so
+	w.put("/doc", "theirs")
+	w.poll()
+	w.write("/.doc.AbCdEf", "mine")
+	w.rename("/.doc.AbCdEf", "/doc")
+	h.Release()
+	w.flush()
+	w.poll()
+	theirs, mine := false, false
+	for p := range w.other.Tree() {
+		if !strings.HasPrefix(p, "doc") {
+			continue
+		}
+		switch w.drive("/" + p) {
+		case "theirs":
+			theirs = true
+		case "mine":
+			mine = true
+		}
+	}
+	if !theirs || !mine {
+		t.Errorf("theirs %v mine %v: %v; trash %v", theirs, mine, w.paths(), w.other.TrashList())
+	}
+}
+
+// The same with unlink.
+func TestUnlinkHiddenVersion(t *testing.T) {
+	w := newWorld(t)
+	w.put("/doc", "one")
+	w.poll()
+	h := w.openAt("/doc", unix.O_RDWR)
+	w.put("/doc", "theirs")
+	w.poll()
+	w.unlink("/doc")
+	h.Release()
+	w.flush()
+	if _, err := w.other.Lookup("/doc"); err != nil {
+		t.Error("a version nobody here has seen went to the trash")
+	}
+}
+
+// Save one closed and not yet uploaded, save two renamed over it before
+// it was closed; then kill -9.
+func TestRenameOpenOverClosed(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.put("/doc", "one")
+	w.poll()
+	w.write("/doc", "closed")
+	h := w.create("/.doc.AbCdEf", unix.O_WRONLY|unix.O_CREAT)
+	if _, err := h.Write(t.Context(), []byte("written"), 0); err != nil {
+		t.Fatal(err)
+	}
+	w.rename("/.doc.AbCdEf", "/doc")
+	w.want(w.read("/doc"), "written")
+	w.reopen() // nothing was flushed or released
+	if got := w.read("/doc"); got == "one" {
+		t.Errorf("/doc is %q: what was closed is lost", got)
+	}
+	_ = h
+}

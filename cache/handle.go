@@ -1,0 +1,309 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// Handle is one open of a file. Its methods may be called at once.
+type Handle struct {
+	f        *file
+	readable bool
+	writable bool
+	reader   struct {
+		sync.Mutex
+		r *chunk.Reader
+		v chunk.Version
+	}
+	vain atomic.Pointer[vainRead] // the last read, when it failed after a long wait
+}
+
+// View is the answer to a read: slices that belong to the cache until
+// Release, which must be called exactly once.
+type View interface {
+	Slices() [][]byte
+	Len() int
+	Release()
+}
+
+// plain is a View of memory of its own.
+type plain struct{ b []byte }
+
+func (p plain) Slices() [][]byte { return [][]byte{p.b} }
+func (p plain) Len() int         { return len(p.b) }
+func (p plain) Release()         {}
+
+// Attr is what stat shows of the open version.
+func (h *Handle) Attr(ctx context.Context) (Attr, error) {
+	return h.f.s.Attr(ctx, h.f.ino, h.f.gen)
+}
+
+// Ino and Gen name the kernel inode the handle belongs to.
+func (h *Handle) Ino() uint64 { return h.f.ino }
+
+// Gen: see Ino.
+func (h *Handle) Gen() uint64 { return h.f.gen }
+
+// Writable tells whether the handle may write.
+func (h *Handle) Writable() bool { return h.writable }
+
+// Readable tells whether the handle may read.
+func (h *Handle) Readable() bool { return h.readable }
+
+// KeepCache tells whether the kernel's pages of this inode are still right.
+// They always are: another version is another kernel inode.
+func (h *Handle) KeepCache() bool { return true }
+
+// Read returns up to n bytes at off; fewer only at the end of the file. The
+// wait is bounded, and ctx ends it.
+func (h *Handle) Read(ctx context.Context, off int64, n int) (View, error) {
+	// A handle opened for writing alone still reads: the kernel fills pages
+	// of a shared mapping through it.
+	d := h.f.draft.Load()
+	if d == nil {
+		if off >= h.f.opened.Size || n <= 0 {
+			return plain{}, nil
+		}
+		r, err := h.chunkReader()
+		if err != nil {
+			return nil, err
+		}
+		return h.readRemote(ctx, r, off, n)
+	}
+	size := d.Size()
+	if off >= size || n <= 0 {
+		return plain{}, nil
+	}
+	n = int(min(int64(n), size-off))
+	buf := make([]byte, n)
+	missing := d.Missing(off, int64(n))
+	got, err := d.ReadAt(buf, off)
+	if err != nil {
+		return nil, fmt.Errorf("reading the draft: %w", err)
+	}
+	if got < n {
+		// A truncate came between: what is left is the answer.
+		buf = buf[:got]
+	}
+	for _, x := range missing {
+		if x.Off-off >= int64(len(buf)) {
+			break
+		}
+		part := buf[x.Off-off : min(x.End-off, int64(len(buf)))]
+		if err := h.readBase(ctx, part, x.Off); err != nil {
+			return nil, err
+		}
+	}
+	return plain{buf}, nil
+}
+
+// readBase fills p with the base version's bytes at off.
+func (h *Handle) readBase(ctx context.Context, p []byte, off int64) error {
+	r, err := h.chunkReader()
+	if err != nil {
+		return err
+	}
+	for len(p) > 0 {
+		v, err := h.readRemote(ctx, r, off, len(p))
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, b := range v.Slices() {
+			n += copy(p[n:], b)
+		}
+		v.Release()
+		if n == 0 {
+			return ErrStale
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// readRemote reads the version on the drive. When a read has just waited its
+// time in vain, the next one of the handle does not wait that long again: the
+// kernel asks a second time for what a read-ahead did not bring, and the
+// program would wait twice.
+func (h *Handle) readRemote(ctx context.Context, r *chunk.Reader, off int64, n int) (View, error) {
+	bound := ctx
+	before := h.vain.Load()
+	if before != nil && time.Since(before.at) < vainFor {
+		var cancel context.CancelFunc
+		bound, cancel = context.WithTimeout(ctx, vainWait)
+		defer cancel()
+	}
+	begin := time.Now()
+	v, err := r.ReadAt(bound, off, n)
+	switch {
+	case err == nil:
+		h.vain.Store(nil)
+		return v, nil
+	case ctx.Err() != nil:
+		return nil, readError(err)
+	case bound.Err() != nil:
+		return nil, before.err
+	}
+	err = readError(err)
+	if time.Since(begin) > h.f.s.o.ReadTimeout/2 {
+		h.vain.Store(&vainRead{time.Now(), err})
+	}
+	return nil, err
+}
+
+// vainRead is a read that waited for the drive in vain.
+type vainRead struct {
+	at  time.Time
+	err error
+}
+
+const (
+	vainFor  = 2 * time.Second        // within it, a read is taken for the kernel's second try
+	vainWait = 500 * time.Millisecond // how long that one waits
+)
+
+// chunkReader is the handle's reader of the version on the drive, made at the
+// first read and again when the version under the draft became another.
+func (h *Handle) chunkReader() (*chunk.Reader, error) {
+	h.f.mu.Lock()
+	v := h.f.version
+	h.f.mu.Unlock()
+	h.reader.Lock()
+	defer h.reader.Unlock()
+	if h.reader.r != nil && h.reader.v != v {
+		h.reader.r.Close()
+		h.reader.r = nil
+	}
+	if h.reader.r == nil {
+		h.reader.r, h.reader.v = h.f.s.chunks.Reader(v), v
+	}
+	return h.reader.r, nil
+}
+
+// readError names what a reader of a fixed version can meet.
+func readError(err error) error {
+	if errors.Is(err, drive.ErrChanged) || errors.Is(err, drive.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrStale, err)
+	}
+	return err
+}
+
+// Write stores p at off in the draft; the first write of a file makes it.
+// Everything is written or an error tells why not; ENOSPC passes through and
+// leaves what was there.
+func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
+	if !h.writable {
+		return 0, ErrBadHandle
+	}
+	if off+int64(len(p)) > h.f.s.o.MaxFileSize {
+		return 0, ErrTooLarge
+	}
+	d, err := h.f.ensureDraft()
+	if err != nil {
+		return 0, err
+	}
+	n, err := d.WriteAt(p, off)
+	if n > 0 {
+		h.f.mtime.Store(time.Now().UnixNano())
+		h.f.grown(off, off+int64(n))
+	}
+	return n, err
+}
+
+// Allocate makes sure that writes to [off, off+n) will find room on the local
+// disk, and lets the file grow over it unless keepSize.
+func (h *Handle) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
+	if !h.writable {
+		return ErrBadHandle
+	}
+	if off+n > h.f.s.o.MaxFileSize {
+		return ErrTooLarge
+	}
+	d, err := h.f.ensureDraft()
+	if err != nil {
+		return err
+	}
+	if err := d.Allocate(off, n, keepSize); err != nil {
+		return err
+	}
+	if !keepSize {
+		h.f.mtime.Store(time.Now().UnixNano())
+	}
+	return nil
+}
+
+// Flush is close(2): when it returns, what was written is in the journal. It
+// never waits for the network, and nothing but the local disk can make it
+// fail. Who only reads closes nothing of what another is still writing: half
+// a file would go to the drive.
+func (h *Handle) Flush() error {
+	if !h.writable && h.f.s.open.written(h.f) {
+		return nil
+	}
+	return h.f.commit()
+}
+
+// Fsync is fsync(2): draft and journal are on the local disk; with
+// --fsync drive also on the drive, which alone is what ctx can end.
+func (h *Handle) Fsync(ctx context.Context) error {
+	if err := h.f.commit(); err != nil {
+		return err
+	}
+	if d := h.f.draft.Load(); d != nil {
+		if err := d.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := h.f.s.journal.Sync(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	if !h.f.s.o.FsyncDrive || h.f.gone.Load() {
+		return nil
+	}
+	var rev uint64
+	if !h.f.s.journal.Peek(h.f.ino, func(e *journal.Entry) { rev = e.Rev }) {
+		return nil
+	}
+	h.f.s.settler.Kick(h.f.ino)
+	return h.f.s.settler.Wait(ctx, h.f.ino, rev)
+}
+
+// Release ends the handle; what was written through a mapping after the last
+// Flush is committed too. The handle must not be used afterwards.
+func (h *Handle) Release() {
+	f := h.f
+	if err := h.Flush(); err != nil {
+		f.s.log.Error("a file could not be put into the journal when it was closed", "inode", f.ino, "err", err)
+		f.s.events.add("close", f.s.PathOf(f.ino), err.Error())
+	}
+	h.reader.Lock()
+	if h.reader.r != nil {
+		h.reader.r.Close()
+		h.reader.r = nil
+	}
+	h.reader.Unlock()
+	last, unpinned := f.s.open.release(f, h.writable)
+	if h.writable {
+		f.written()
+	}
+	if last {
+		if d := f.draft.Swap(nil); d != nil {
+			if err := d.Close(); err != nil {
+				f.s.log.Warn("closing a draft", "inode", f.ino, "err", err)
+			}
+		}
+	}
+	if unpinned {
+		f.s.unpinned(f)
+	} else if h.writable {
+		f.s.letGo(f.ino)
+	}
+}

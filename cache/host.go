@@ -1,0 +1,696 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// host is the Store as the settler sees it: who is who, and what to do with
+// what the drive answered.
+type host struct{ s *Store }
+
+var _ settle.Host = host{}
+
+// Update edits an entry under the lock that every local change holds from
+// reading an entry until it is put back, so that neither wipes out the other.
+func (h host) Update(ino uint64, fn func(*journal.Entry) bool) error {
+	es, err := h.s.update(ino, fn)
+	h.s.emit(es)
+	return err
+}
+
+func (s *Store) update(ino uint64, fn func(*journal.Entry) bool) ([]Effect, error) {
+	s.view.Lock()
+	defer s.view.Unlock()
+	if err := s.journal.Update(ino, fn); err != nil {
+		return nil, err
+	}
+	sent := s.echoes.of[ino]
+	f := s.open.pinned(ino)
+	s.journal.Peek(ino, func(e *journal.Entry) {
+		s.noteSentLocked(e)
+		if f != nil && e.Draft != nil && e.Base != nil {
+			// What the drive has of our bytes is what the next ones begin from.
+			f.base = *e.Base
+		}
+	})
+	return s.unechoedLocked(ino, sent), nil
+}
+
+func (h host) FolderID(ino uint64) (string, settle.FolderState) {
+	s := h.s
+	s.view.RLock()
+	defer s.view.RUnlock()
+	if e, ok := s.journal.Get(ino); ok {
+		switch {
+		case e.Removed:
+			return "", settle.Gone
+		case e.NodeID == "":
+			return "", settle.Waiting
+		}
+		return e.NodeID, settle.Known
+	}
+	r, ok, err := s.mirror.Get(ino)
+	if err != nil || !ok {
+		return "", settle.Gone
+	}
+	return r.ID, settle.Known
+}
+
+func (h host) Holder(parentID, name string) (uint64, string) {
+	dir, ok := h.s.mirror.Ino(parentID)
+	if !ok {
+		return 0, ""
+	}
+	r, ok, err := h.s.mirror.ByName(dir, name)
+	if err != nil || !ok {
+		return 0, ""
+	}
+	return r.Ino, r.ID
+}
+
+func (h host) Tag(ino uint64, b *journal.Base) string {
+	h.s.view.RLock()
+	defer h.s.view.RUnlock()
+	if v, ok := h.s.staleTags[ino]; ok && b.Version <= v {
+		return ""
+	}
+	return b.ETag
+}
+
+func (h host) InoOf(nodeID string) uint64 {
+	ino, _ := h.s.mirror.Ino(nodeID)
+	return ino
+}
+
+func (h host) Answered(ino uint64, n drive.Node) error {
+	before, known := h.s.mirror.Ino(n.ID)
+	changes, err := h.s.mirror.Answer(n, true, ino)
+	if err != nil {
+		return err
+	}
+	h.s.learnOwner()
+	h.s.changed(changes)
+	if known && before != ino && n.Kind == drive.Folder {
+		// A folder that somebody else made first is ours now, with what is in it.
+		var es []Effect
+		err = h.s.mirror.List(ino, 0, int(^uint(0)>>1), func(r *mirror.Record) bool {
+			es = append(es, Effect{Ino: r.Ino, Folder: r.Folder, New: []Dentry{{ino, r.Shown}}})
+			return true
+		})
+		h.s.emit(es)
+	}
+	return err
+}
+
+func (h host) Foreign(n drive.Node) error {
+	changes, err := h.s.mirror.Answer(n, false, 0)
+	if err != nil {
+		return err
+	}
+	h.s.changed(changes)
+	return nil
+}
+
+func (h host) Gone(nodeID string, version int64) error {
+	changes, err := h.s.mirror.Gone(nodeID, version)
+	if err != nil {
+		return err
+	}
+	h.s.changed(changes)
+	return nil
+}
+
+// Done lets a wish end. The mirror holds what fulfilled it already, so for a
+// reader nothing moves; where the mirror knows something else by now (the
+// feed told of a later change meanwhile) that comes into view, with effects.
+func (h host) Done(ino, rev uint64) (bool, error) {
+	s := h.s
+	if e, has := s.journal.Get(ino); has && e.Rev == rev && e.Props != nil && e.NodeID != "" && !e.Removed {
+		// A synced write, and not under view: the entry still covers it.
+		if err := s.keepProps(e); err != nil {
+			return false, err
+		}
+	}
+	s.view.Lock()
+	_, has := s.journal.Get(ino)
+	if !has {
+		s.view.Unlock()
+		return true, nil
+	}
+	before, seen, err := s.inodeLocked(ino)
+	if err != nil {
+		s.view.Unlock()
+		return false, err
+	}
+	ok, err := s.journal.Done(ino, rev)
+	if err != nil || !ok {
+		s.view.Unlock()
+		return ok, err
+	}
+	pinned := s.gens[ino]
+	delete(s.gens, ino)
+	s.forgetSentLocked(ino)
+	gone := s.letGoLocked(ino)
+	after, still, err := s.inodeLocked(ino)
+	es := viewDiff(&before, seen, &after, still)
+	if len(es) == 0 {
+		es = gone
+	}
+	if still && after.gen != pinned && s.open.pinned(ino) == nil && len(es) == 0 {
+		ds := after.dentries()
+		es = []Effect{{Ino: ino, Old: ds, New: ds, Content: true, Attr: true}}
+	}
+	s.view.Unlock()
+	s.emit(es)
+	return true, err
+}
+
+// keepProps notes in the mirror the properties that a wish has brought to the
+// drive: no answer of the service carries them. Those that came with a new
+// node are there already.
+func (s *Store) keepProps(e *journal.Entry) error {
+	r, ok, err := s.mirror.ByID(e.NodeID)
+	if err != nil || !ok {
+		return err
+	}
+	if knows(&r, e) {
+		return nil // without a synced write
+	}
+	props, version := brought(&r, e)
+	s.view.Lock()
+	if len(s.staleTags) >= maxLastPlaces {
+		clear(s.staleTags)
+	}
+	s.staleTags[r.Ino] = r.Version
+	s.view.Unlock()
+	_, err = s.mirror.SetProps(e.NodeID, version, props)
+	return err
+}
+
+// brought is what the properties of r are when all that e wishes are on the
+// drive, and the version from which they are.
+func brought(r *mirror.Record, e *journal.Entry) (props map[string]string, version int64) {
+	props = map[string]string{}
+	for k, v := range r.Props {
+		props[k] = v
+	}
+	for k, v := range e.Props {
+		if v == "" {
+			delete(props, k)
+		} else {
+			props[k] = v
+		}
+	}
+	// Each property that was set on its own made the version grow (API §11);
+	// those of a new node came with it.
+	// The mirror may not have heard of those that were set before.
+	version = max(r.Version, r.PropsVersion)
+	if e.Base != nil {
+		version = max(version, e.Base.Version)
+	}
+	if r.Version > 1 {
+		version += int64(len(e.Props))
+	}
+	return props, version
+}
+
+// knows reports whether r has the properties that e wishes, as of the version
+// from which they are.
+func knows(r *mirror.Record, e *journal.Entry) bool {
+	props, version := brought(r, e)
+	return r.Props != nil && version <= r.PropsVersion && maps.Equal(props, r.Props)
+}
+
+// viewDiff is what the kernel must forget when the view of one inode went
+// from a to b without a call of its own.
+func viewDiff(a *inode, hadA bool, b *inode, hasB bool) []Effect {
+	var old, now []Dentry
+	if hadA {
+		old = a.dentries()
+	}
+	if hasB {
+		now = b.dentries()
+	}
+	if !hadA && !hasB {
+		return nil
+	}
+	e := Effect{Old: old, New: now}
+	switch {
+	case hasB:
+		e.Ino, e.Folder = b.ino, b.folder
+	default:
+		e.Ino, e.Folder = a.ino, a.folder
+	}
+	if hadA && hasB {
+		e.Content = a.gen != b.gen
+		e.Attr = a.size != b.size || !a.mtime.Equal(b.mtime) || a.mode != b.mode
+		if slices.Equal(old, now) && !e.Content && !e.Attr {
+			return nil
+		}
+	}
+	return []Effect{e}
+}
+
+func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error {
+	s := h.s
+	var v chunk.Version
+	s.journal.Peek(ino, func(e *journal.Entry) {
+		if e.Draft != nil {
+			v = chunk.Version{ID: e.Draft.BaseID, Content: e.Draft.BaseGen, Size: e.Draft.BaseLen, MD5: e.Draft.BaseMD5, Name: e.Place.Name}
+		}
+	})
+	buf := make([]byte, 1<<20)
+	for _, x := range d.Missing(0, d.Size()) {
+		for off := x.Off; off < x.End; {
+			p := buf[:min(int64(len(buf)), x.End-off)]
+			n, err := s.chunks.ReadInto(drive.WithPriority(ctx, drive.Uploading), v, p, off)
+			if err == nil && n == 0 {
+				err = drive.ErrChanged
+			}
+			if errors.Is(err, drive.ErrChanged) || errors.Is(err, drive.ErrNotFound) {
+				return h.baseLost(ino, d, err)
+			}
+			if err != nil {
+				return err
+			}
+			if err := d.Fill(p[:n], off); err != nil {
+				return err
+			}
+			off += int64(n)
+		}
+	}
+	return h.filled(ino, d)
+}
+
+// filled records what Fill added, so that it is not needed again after a
+// restart.
+func (h host) filled(ino uint64, d *journal.Draft) error {
+	st, ok := d.State()
+	if !ok {
+		return nil // written to meanwhile: another commit will tell
+	}
+	return h.Update(ino, func(e *journal.Entry) bool {
+		if e.Draft == nil || e.Draft.Gen != st.Gen {
+			return false
+		}
+		e.Draft = &st
+		return true
+	})
+}
+
+// zeroLimit bounds how much of a lost base is made up for with zeros: more
+// than that beside less that was written here is no file anybody wants.
+const zeroLimit = 64 << 20
+
+// baseLost settles an edit of a part of a file whose other parts cannot be
+// had any more, because somebody replaced them. A mere truncation has no bytes
+// of ours and gives way. What was written is kept as a conflict copy, in which
+// the lost parts are zeros; the event says so. It answers
+// journal.ErrSuperseded where the entry is another one now.
+func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
+	s := h.s
+	st, ok := d.State()
+	if !ok {
+		return journal.ErrSuperseded // written to meanwhile
+	}
+	ours := max(0, st.Size-st.Limit)
+	for _, x := range st.Local {
+		ours += min(x.End, st.Limit, st.Size) - min(x.Off, st.Limit, st.Size)
+	}
+	missing := d.Missing(0, st.Size)
+	var lost int64
+	for _, x := range missing {
+		lost += x.End - x.Off
+	}
+	switch {
+	case ours == 0:
+		return errors.Join(journal.ErrSuperseded, s.dropContent(ino, st.Gen))
+	case lost > zeroLimit && lost > ours:
+		return cause // it stays in the journal, and status tells of it
+	}
+	zeros := make([]byte, 1<<20)
+	for _, x := range missing {
+		for off := x.Off; off < x.End; off += int64(len(zeros)) {
+			if err := d.Fill(zeros[:min(int64(len(zeros)), x.End-off)], off); err != nil {
+				return err
+			}
+		}
+	}
+	if err := h.filled(ino, d); err != nil {
+		return err
+	}
+	why := fmt.Sprintf("the file was replaced on the drive while a part of it was changed here, and %d bytes of the old version are lost (zeros)", lost)
+	return errors.Join(journal.ErrSuperseded, h.Conflict(ino, why))
+}
+
+// dropContent takes the wish for content gen out of the entry of ino.
+func (s *Store) dropContent(ino, gen uint64) error {
+	s.view.Lock()
+	e, ok := s.journal.Get(ino)
+	if !ok || e.Draft == nil || e.Draft.Gen != gen {
+		s.view.Unlock()
+		return nil
+	}
+	before, seen, err := s.inodeLocked(ino)
+	if err != nil {
+		s.view.Unlock()
+		return err
+	}
+	e.Draft, e.Sent = nil, nil
+	if r, ok, rerr := s.mirror.ByID(e.NodeID); rerr == nil && ok {
+		// What is shown of it from now on is the drive's.
+		if b, berr := s.baseOf(&r); berr == nil {
+			e.Base = b
+		}
+		s.gens[ino] = r.Gen
+	}
+	err = s.putLocked(e)
+	after, still, aerr := s.inodeLocked(ino)
+	es := viewDiff(&before, seen, &after, still)
+	p := s.pathLocked(ino)
+	s.view.Unlock()
+	if err == nil {
+		s.events.add("undone", p, "it was cut here and replaced on the drive; the drive's version stays")
+		s.emit(es)
+	}
+	return errors.Join(err, aerr)
+}
+
+// adoptLimit bounds what is copied from a draft into the chunk cache after
+// its upload: what was just written is often read again, but a film that was
+// copied in would push everything else out.
+const adoptLimit = 64 << 20
+
+func (h host) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
+	if n.Content == nil {
+		return
+	}
+	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5, Name: n.Name}
+	if v.Size <= 0 || v.Size > adoptLimit {
+		return
+	}
+	// Of the generation that was sent, since a program may have closed another
+	// meanwhile: its bytes must never get under this version's key.
+	var gen uint64
+	h.s.journal.Peek(ino, func(e *journal.Entry) {
+		if e.Sent != nil && e.Sent.MD5 == v.MD5 {
+			gen = e.Sent.Gen
+		}
+	})
+	snap, err := d.Snapshot(gen)
+	if err != nil {
+		return
+	}
+	defer snap.Close()
+	if snap.Size() == v.Size {
+		h.s.chunks.Adopt(v, snap)
+	}
+}
+
+func (h host) Conflict(ino uint64, why string) error {
+	s := h.s
+	s.view.Lock()
+	before, seen, err := s.inodeLocked(ino)
+	e, ok := s.journal.Get(ino)
+	if err != nil || !ok || e.Removed {
+		s.view.Unlock()
+		return err
+	}
+	was := e.Place.Shown
+	name, err := s.conflictNameLocked(e)
+	if err != nil {
+		s.view.Unlock()
+		return err
+	}
+	var freed []Effect
+	if e.Draft != nil && e.NodeID != "" {
+		// The node goes on without us: it gets an inode of its own, and ours
+		// stays with the local bytes and whoever has them open.
+		id := e.NodeID
+		if err := s.unbind(id); err != nil {
+			s.view.Unlock()
+			return err
+		}
+		e.NodeID, e.Base = "", nil
+		if r, ok, rerr := s.mirror.ByID(id); rerr == nil && ok {
+			n := fromRecord(&r)
+			freed = []Effect{{Ino: r.Ino, New: n.dentries()}}
+			if p := s.mirror.Root(); len(e.Place.Parents) == 0 {
+				e.Place.Parents = []uint64{p.Ino}
+			}
+		}
+		s.gens[ino] = before.gen
+	}
+	e.Place.Name, e.Place.Shown = name, mirror.Shown(name, "", false)
+	if e.NodeID == "" {
+		e.LocalID, e.Sent = uuid.NewString(), nil
+		e.Place.Parents = e.Place.Parents[:1]
+	}
+	e.Due, e.Failed, e.Attempts, e.RetryAt = time.Now(), "", 0, time.Time{}
+	if err := s.putLocked(e); err != nil {
+		s.view.Unlock()
+		return err
+	}
+	if f := s.open.pinned(ino); f != nil {
+		p := e.Place
+		f.place.Store(&p)
+	}
+	after, still, err := s.inodeLocked(ino)
+	es := viewDiff(&before, seen, &after, still)
+	p := s.pathLocked(ino)
+	s.view.Unlock()
+	s.events.add("conflict", p, fmt.Sprintf("%s: both are kept; the local one is %q", why, name))
+	s.log.Warn("conflict: both versions are kept", "name", was, "local", name, "why", why)
+	s.emit(append(es, freed...))
+	return err
+}
+
+// conflictNameLocked is a free name beside the entry's place.
+func (s *Store) conflictNameLocked(e *journal.Entry) (string, error) {
+	name := e.Place.Name
+	ext := path.Ext(name)
+	if e.Folder || ext == name {
+		ext = ""
+	}
+	stem := strings.TrimSuffix(name, ext)
+	note := fmt.Sprintf(" (conflict %s %s)", s.o.Hostname, time.Now().Format("2006-01-02 15.04.05"))
+	for i := 1; ; i++ {
+		tail := note + ext
+		if i > 1 {
+			tail = strings.TrimSuffix(note, ")") + fmt.Sprintf(" %d)", i) + ext
+		}
+		cut := stem
+		for len(cut)+len(tail) > 255 && cut != "" {
+			r := []rune(cut)
+			cut = string(r[:len(r)-1])
+		}
+		try := cut + tail
+		free := true
+		for _, p := range e.Place.Parents {
+			_, _, taken, err := s.lookupLocked(p, try)
+			if err != nil {
+				return "", err
+			}
+			free = free && !taken
+		}
+		if free {
+			return try, nil
+		}
+	}
+}
+
+func (h host) Lost(ino uint64, why string) error {
+	s := h.s
+	s.view.Lock()
+	defer s.view.Unlock()
+	e, ok := s.journal.Get(ino)
+	if !ok || e.NodeID == "" {
+		return nil
+	}
+	if err := s.unbind(e.NodeID); err != nil {
+		return err
+	}
+	e.NodeID, e.Base, e.Sent = "", nil, nil
+	e.LocalID = uuid.NewString()
+	e.Place.Parents = e.Place.Parents[:min(1, len(e.Place.Parents))]
+	s.events.add("edit", s.pathLocked(ino), why)
+	s.log.Warn("the node of a local edit is gone from the drive; it comes back as a new one", "name", e.Place.Shown, "why", why)
+	return s.putLocked(e)
+}
+
+func (h host) Undo(ino, rev uint64, why error) error {
+	s := h.s
+	s.view.Lock()
+	e, ok := s.journal.Get(ino)
+	if !ok || e.Rev != rev {
+		s.view.Unlock()
+		return nil
+	}
+	before, seen, err := s.inodeLocked(ino)
+	if err != nil {
+		s.view.Unlock()
+		return err
+	}
+	p := s.pathLocked(ino)
+	if p == "" {
+		p = e.Place.Shown
+	}
+	if e.Draft != nil || e.NodeID != "" && len(e.Props) > 0 && s.wantsPlaceLocked(e) {
+		err = s.undoPlaceLocked(e)
+	} else {
+		_, err = s.journal.Done(ino, rev)
+		delete(s.gens, ino)
+		s.forgetSentLocked(ino)
+	}
+	after, still, aerr := s.inodeLocked(ino)
+	es := viewDiff(&before, seen, &after, still)
+	s.view.Unlock()
+	s.events.add("undone", p, why.Error())
+	s.log.Warn("the drive refused a change; it is undone here", "path", p, "why", why)
+	s.emit(es)
+	return errors.Join(err, aerr)
+}
+
+// wantsPlaceLocked tells whether e wishes for another place than its node has.
+func (s *Store) wantsPlaceLocked(e *journal.Entry) bool {
+	r, ok, err := s.mirror.Get(e.Ino)
+	return err == nil && ok && (e.Removed || e.Place.Name != r.Name || !slices.Equal(e.Place.Parents, r.Parents))
+}
+
+// undoPlaceLocked takes the wish for another place, or for removal, out of an
+// entry that carries content, and leaves the content.
+func (s *Store) undoPlaceLocked(e *journal.Entry) error {
+	e.Removed = false
+	if r, ok, err := s.mirror.ByID(e.NodeID); err != nil {
+		return err
+	} else if ok {
+		e.Place = journal.Place{Parents: slices.Clone(r.Parents), Name: r.Name, Shown: r.Shown}
+	}
+	return s.putLocked(e)
+}
+
+// remadeFolders remembers which folder was made again for which, so that all
+// that belonged into one meets in one.
+type remadeFolders struct {
+	mu sync.Mutex
+	m  map[uint64]uint64 // folder that is gone → its successor
+}
+
+func (h host) ParentGone(ino uint64) error {
+	s := h.s
+	s.remade.mu.Lock()
+	defer s.remade.mu.Unlock()
+	var es []Effect
+	defer func() { s.emit(es) }()
+	s.view.Lock()
+	defer s.view.Unlock()
+	e, ok := s.journal.Get(ino)
+	if !ok || e.Removed {
+		return nil
+	}
+	before, seen, err := s.inodeLocked(ino)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, p := range e.Place.Parents {
+			if n, ok, err := s.inodeLocked(p); err == nil && ok && len(n.parents) > 0 {
+				es = append(es, Effect{Ino: p, Folder: true, New: n.dentries()})
+			}
+		}
+		after, still, _ := s.inodeLocked(ino)
+		es = append(es, viewDiff(&before, seen, &after, still)...)
+	}()
+	for i, p := range e.Place.Parents {
+		heir, err := s.remakeLocked(p, 0)
+		if err != nil {
+			return err
+		}
+		e.Place.Parents[i] = heir
+	}
+	slices.Sort(e.Place.Parents)
+	e.Place.Parents = slices.Compact(e.Place.Parents)
+	e.Due, e.RetryAt = time.Now(), time.Now().Add(time.Second)
+	s.events.add("edit", s.pathLocked(ino), "its folder went from the drive; the folder is made again")
+	return s.putLocked(e)
+}
+
+// remakeLocked gives a folder that can take children: dir itself while it is
+// in the tree, else a new one of the same name below what is left of its
+// path. remade.mu and view are held.
+func (s *Store) remakeLocked(dir uint64, depth int) (uint64, error) {
+	root := s.mirror.Root().Ino
+	if dir == root || depth > 256 {
+		return root, nil
+	}
+	if s.remade.m == nil {
+		s.remade.m = map[uint64]uint64{}
+	}
+	if heir, ok := s.remade.m[dir]; ok {
+		if _, alive, err := s.inodeLocked(heir); err == nil && alive {
+			return heir, nil
+		}
+	}
+	n, ok, err := s.inodeLocked(dir)
+	if err != nil {
+		return 0, err
+	}
+	if ok {
+		if up, err := s.reachesLocked(dir, root); err == nil && up && (n.fresh || s.mirror.Reachable(dir)) {
+			return dir, nil
+		}
+	}
+	name, parent := "recovered", root
+	if ok && len(n.parents) > 0 {
+		name = n.name
+		if parent, err = s.remakeLocked(n.parents[0], depth+1); err != nil {
+			return 0, err
+		}
+	} else if was, has := s.lastPlace[dir]; has {
+		name = was.Name
+		if parent, err = s.remakeLocked(was.Dir, depth+1); err != nil {
+			return 0, err
+		}
+	}
+	shown := mirror.Shown(name, "", false)
+	if have, _, taken, err := s.lookupLocked(parent, shown); err != nil {
+		return 0, err
+	} else if taken && have.folder {
+		s.remade.m[dir] = have.ino
+		return have.ino, nil
+	} else if taken {
+		shown += " (folder)"
+		name += " (folder)"
+	}
+	ino, err := s.mirror.NewIno()
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	e := &journal.Entry{
+		Ino: ino, Folder: true, Mtime: now, Created: now,
+		Place:   journal.Place{Parents: []uint64{parent}, Name: name, Shown: shown},
+		LocalID: uuid.NewString(), Since: now, Due: now,
+	}
+	if err := s.putLocked(e); err != nil {
+		return 0, err
+	}
+	s.remade.m[dir] = ino
+	return ino, nil
+}

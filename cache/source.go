@@ -1,0 +1,127 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// source is the Store as the chunk cache sees it: the drive's bytes, by
+// whichever way they are to be had.
+type source struct{ s *Store }
+
+var _ chunk.Source = source{}
+
+// linkCache keeps the tempLinks of large files while they live: fetching one
+// costs a call, and it lives for days (API §7.5).
+type linkCache struct {
+	mu sync.Mutex
+	m  map[string]tempLink
+}
+
+type tempLink struct {
+	url string
+	at  time.Time
+}
+
+// linkLife is well below the few days a tempLink was seen to live.
+const linkLife = 6 * time.Hour
+
+func (l *linkCache) get(id string) (string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t, ok := l.m[id]
+	if ok && time.Since(t.at) > linkLife {
+		delete(l.m, id)
+		return "", false
+	}
+	return t.url, ok
+}
+
+func (l *linkCache) put(id, url string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.m == nil || len(l.m) >= 4096 {
+		l.m = map[string]tempLink{}
+	}
+	l.m[id] = tempLink{url, time.Now()}
+}
+
+func (l *linkCache) drop(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.m, id)
+}
+
+// Fetch opens [from, to) of v, through its tempLink when it is large.
+//
+// The service gives the bytes it has now, under whatever version they are
+// asked for: when the mirror knows that they are another version's, they are
+// not asked for.
+func (x source) Fetch(ctx context.Context, v chunk.Version, from, to int64) (*chunk.Stream, error) {
+	if x.superseded(v) {
+		return nil, drive.ErrChanged
+	}
+	d, err := x.fetch(ctx, v, from, to)
+	if err == nil && x.superseded(v) {
+		d.Close()
+		return nil, drive.ErrChanged
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &chunk.Stream{ReadCloser: d, From: d.From, To: d.To, Total: d.Total, ETag: d.ETag}, nil
+}
+
+// superseded tells whether the mirror knows another content of v's node.
+func (x source) superseded(v chunk.Version) bool {
+	r, ok, err := x.s.mirror.ByID(v.ID)
+	return err == nil && ok && (r.Content != v.Content || r.Size != v.Size)
+}
+
+func (x source) fetch(ctx context.Context, v chunk.Version, from, to int64) (*drive.Download, error) {
+	s := x.s
+	if s.o.TempLinkThreshold <= 0 || v.Size < s.o.TempLinkThreshold {
+		return s.remote.Download(ctx, v.ID, from, to)
+	}
+	url, cached := s.links.get(v.ID)
+	for {
+		if !cached {
+			var err error
+			if url, err = s.remote.TempLink(ctx, v.ID); err != nil {
+				return nil, err
+			}
+			s.links.put(v.ID, url)
+		}
+		d, err := s.remote.DownloadLink(ctx, url, from, to)
+		if err == nil || !cached || !errors.Is(err, drive.ErrForbidden) && !errors.Is(err, drive.ErrNotFound) && !errors.Is(err, drive.ErrAuth) {
+			return d, err
+		}
+		// The link has died; a new one may live.
+		s.links.drop(v.ID)
+		cached = false
+	}
+}
+
+// Confirm asks the drive whether v is what the node holds now. What it learns
+// goes into the mirror.
+func (x source) Confirm(ctx context.Context, v chunk.Version) error {
+	n, err := x.s.remote.Get(ctx, v.ID)
+	if errors.Is(err, drive.ErrNotFound) {
+		return errors.Join(drive.ErrChanged, err)
+	}
+	if err != nil {
+		return err
+	}
+	if n.Content != nil && n.Content.Version == v.Content && (v.MD5 == "" || n.Content.MD5 == v.MD5) {
+		return nil
+	}
+	if err := (host{x.s}).Foreign(n); err != nil {
+		x.s.log.Warn("noting a change that a read met", "node", v.ID, "err", err)
+	}
+	return drive.ErrChanged
+}

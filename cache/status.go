@@ -1,0 +1,148 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// Status is a snapshot of what the Store holds and does.
+type Status struct {
+	Nodes      int64     // live nodes the mirror knows
+	Complete   bool      // the first feed was heard to its end
+	Checkpoint time.Time // when the feed last told something; zero = never
+	Pending    int       // wishes that are not fulfilled
+	Bytes      int64     // content among them
+	Active     []Transfer
+	Failed     []Failure
+	Open       int // file handles
+	Chunks     chunk.Stats
+	Events     []Event // conflicts and the like, oldest first
+}
+
+// Transfer is one wish being fulfilled now.
+type Transfer struct {
+	Path    string
+	Op      string
+	Sent    int64 // bytes
+	Size    int64 // bytes, 0 for calls without content
+	Rate    float64
+	Started time.Time
+}
+
+// Failure is a wish whose last try failed; it is tried again.
+type Failure struct {
+	Path    string
+	Error   string
+	RetryAt time.Time
+}
+
+// maxFailures bounds the list of Status.
+const maxFailures = 100
+
+// Status tells what the Store holds and does.
+func (s *Store) Status() Status {
+	_, at := s.mirror.Checkpoint()
+	st := Status{
+		Nodes: s.mirror.Nodes(), Complete: s.mirror.Complete(), Checkpoint: at,
+		Pending: s.journal.Len(), Bytes: s.journal.PendingBytes(),
+		Open: s.open.count(), Chunks: s.chunks.Stats(), Events: s.events.all(),
+	}
+	for _, p := range s.settler.Active() {
+		st.Active = append(st.Active, Transfer{
+			Path: s.wishPath(p.Ino), Op: p.Op, Sent: p.Sent, Size: p.Size, Rate: p.Rate, Started: p.Started,
+		})
+	}
+	st.Failed = s.failures()
+	return st
+}
+
+// Oldest is since when the oldest of the pending changes waits; zero = none is
+// pending.
+func (s *Store) Oldest() time.Time {
+	var oldest time.Time
+	for _, ino := range s.journal.Inos() {
+		s.journal.Peek(ino, func(e *journal.Entry) {
+			if oldest.IsZero() || e.Since.Before(oldest) {
+				oldest = e.Since
+			}
+		})
+	}
+	return oldest
+}
+
+func (s *Store) failures() []Failure {
+	var fs []Failure
+	if s.settler.Stats().Failed == 0 {
+		return nil
+	}
+	for _, ino := range s.journal.Inos() {
+		var f Failure
+		s.journal.Peek(ino, func(e *journal.Entry) {
+			f = Failure{Error: e.Failed, RetryAt: e.RetryAt}
+		})
+		if f.Error == "" {
+			continue
+		}
+		f.Path = s.wishPath(ino)
+		fs = append(fs, f)
+		if len(fs) == maxFailures {
+			break
+		}
+	}
+	slices.SortFunc(fs, func(a, b Failure) int { return cmp.Compare(a.Path, b.Path) })
+	return fs
+}
+
+// wishPath is where a wish belongs, also when it is one to be removed.
+func (s *Store) wishPath(ino uint64) string {
+	s.view.RLock()
+	defer s.view.RUnlock()
+	e, ok := s.journal.Get(ino)
+	if !ok {
+		return s.pathLocked(ino)
+	}
+	if len(e.Place.Parents) == 0 {
+		return e.Place.Shown
+	}
+	dir := s.pathLocked(e.Place.Parents[0])
+	if dir == "/" {
+		dir = ""
+	}
+	return dir + "/" + e.Place.Shown
+}
+
+// Pending is how much the drive lacks.
+func (s *Store) Pending() settle.Stats { return s.settler.Stats() }
+
+// Flush starts all wishes at once, also what is settling or backing off, and
+// returns when nothing is pending but what fails, which it lists.
+//
+// On a read-only mount nothing is settled, so there is nothing to wait for.
+func (s *Store) Flush(ctx context.Context) ([]Failure, error) {
+	if s.o.ReadOnly {
+		return nil, nil
+	}
+	failed, err := s.settler.Flush(ctx)
+	var fs []Failure
+	for _, f := range failed {
+		fs = append(fs, Failure{Path: s.wishPath(f.Ino), Error: f.Err.Error()})
+	}
+	return fs, err
+}
+
+// PauseUploads stops, or starts again, the sending of content.
+func (s *Store) PauseUploads(on bool) { s.settler.Pause(on) }
+
+// Answered takes a node that the service answered to a call made beside the
+// mount, such as a restore from the trash.
+func (s *Store) Answered(n drive.Node) error { return host{s}.Foreign(n) }
+
+// Remote is the client the Store speaks through.
+func (s *Store) Remote() *drive.Client { return s.remote }

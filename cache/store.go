@@ -1,0 +1,360 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// Options configures Open. StateDir, and Remote, are required.
+type Options struct {
+	StateDir string        // mirror and journal; made when missing, 0700
+	CacheDir string        // downloaded chunks; "" = no disk tier
+	Remote   *drive.Client // the service
+
+	Memory int64 // bytes for chunks, 0 = 512 MiB
+	Disk   int64 // bytes for the disk tier, 0 = none
+
+	ReadOnly   bool
+	NamesExact bool   // lookups take the exact spelling only (design.md §3)
+	RootPath   string // folder of the drive to show, "" or "/" = all
+
+	Uploads, Downloads int           // connections, 0 = 16
+	UploadDelay        time.Duration // how long a closed file settles; 0 = at once
+	FsyncDrive         bool          // fsync waits for the drive
+	TempLinkThreshold  int64         // bytes; larger files are read by tempLink, 0 = never
+	UploadWaitPerGB    time.Duration // looking for an ambiguous upload, 0 = 3 min
+	UploadWait         time.Duration // … at least, 0 = 30 s
+	Backoff            time.Duration // unit of waiting before something is tried or looked for again, 0 = 1 s
+	MaxFileSize        int64         // bytes, 0 = 50,000 MiB (API §5.8)
+
+	ReadTimeout time.Duration // a read without a byte for so long fails, 0 = 15 s
+	CallTimeout time.Duration // how long a namespace call waits for the drive, 0 = 1 s
+
+	Control  string // path of the control socket, for user.drivefs.control
+	Hostname string // in names of conflict copies, "" = os.Hostname
+	Logger   *slog.Logger
+}
+
+// Store is the one truth of a mount. All methods are safe for concurrent use.
+type Store struct {
+	o       Options
+	log     *slog.Logger
+	remote  *drive.Client
+	mirror  *mirror.Mirror
+	journal *journal.Journal
+	settler *settle.Settler
+	chunks  *chunk.Cache
+
+	root atomic.Uint64 // inode of the mounted folder
+
+	// view makes mirror and journal one: see doc.go. It guards nothing but
+	// the moment at which a change becomes visible.
+	view sync.RWMutex
+	// Guarded by view:
+	gens  map[uint64]uint64    // inode → the Gen it is shown with, while it has a wish
+	moved map[uint64]movedFrom // file → where it was before its last rename, for a while
+	// lastPlace is where the folders above wishes are or last were, for when
+	// the drive loses them.
+	lastPlace map[uint64]Dentry
+	// staleTags are the inodes whose properties we set since the drive last
+	// told their eTagResponse, and the version told then: setting a property
+	// changes the tag and does not tell the new one (API §11), and a call with
+	// the old one would be refused and cost two more.
+	staleTags map[uint64]int64
+	echoes    echoes
+
+	open openTable
+
+	effects atomic.Pointer[func([]Effect)]
+
+	life       context.Context // ends with Close
+	end        context.CancelFunc
+	background sync.WaitGroup // questions to the drive that nobody may be waiting for
+
+	listing    flight // folders being listed on demand
+	propsAsked propsAsked
+	patience   patience
+	dirTimes   dirTimes
+	madeDirs   dirTimes // when folders were made here
+	space      spaceCache
+	links      linkCache
+	remade     remadeFolders
+	events     events
+	startedAt  time.Time
+}
+
+// Open opens the state directory: the journal, the mirror (a damaged one is
+// set aside and begun anew), the chunk cache. On a first mount it asks the
+// drive for its root; that, and only that, needs the network, so errors of
+// package drive pass through. ErrInUse and ErrNewer refuse the directory.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxFileSize == 0 {
+		o.MaxFileSize = 50_000 << 20
+	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = 15 * time.Second
+	}
+	if o.CallTimeout == 0 {
+		o.CallTimeout = time.Second
+	}
+	if o.Hostname == "" {
+		o.Hostname, _ = os.Hostname()
+	}
+	s := &Store{
+		o: o, log: o.Logger, remote: o.Remote,
+		gens:      map[uint64]uint64{},
+		moved:     map[uint64]movedFrom{},
+		lastPlace: map[uint64]Dentry{},
+		staleTags: map[uint64]int64{},
+		startedAt: time.Now(),
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.patience.bound = o.CallTimeout
+	s.open.init()
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := s.openRooms(); err != nil {
+		s.closeRooms()
+		return nil, err
+	}
+	if err := s.openRoot(ctx); err != nil {
+		s.closeRooms()
+		return nil, err
+	}
+	if err := s.layWishes(); err != nil {
+		s.closeRooms()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) openRooms() error {
+	var err error
+	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log})
+	if err != nil {
+		return roomError(err)
+	}
+	for _, p := range s.journal.Problems() {
+		s.events.add("journal", "", p)
+		s.log.Warn("journal", "problem", p)
+	}
+	mo := mirror.Options{
+		Path:       filepath.Join(s.o.StateDir, "mirror.db"),
+		Owner:      s.owner,
+		Reserve:    s.journal.ReserveIno,
+		FirstIno:   max(s.journal.MaxIno()+1, firstIno),
+		OwnContent: s.ownContent,
+		Logger:     s.log,
+	}
+	s.mirror, err = mirror.Open(mo)
+	if errors.Is(err, mirror.ErrDamaged) {
+		aside := mo.Path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
+		if rerr := os.Rename(mo.Path, aside); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			return fmt.Errorf("setting the damaged mirror aside: %w", rerr)
+		}
+		s.log.Warn("the mirror was damaged and is built anew", "set_aside", aside, "err", err)
+		s.events.add("mirror", "", "was damaged; set aside as "+aside+" and built anew")
+		s.mirror, err = mirror.Open(mo)
+	}
+	if err != nil {
+		return roomError(err)
+	}
+	s.remote.SetOwner(s.mirror.Meta(metaOwner))
+	s.loadStrangers()
+	disk := s.o.Disk
+	if s.o.CacheDir == "" {
+		disk = 0
+	}
+	s.chunks, err = chunk.Open(chunk.Options{
+		Memory: s.o.Memory, Dir: s.o.CacheDir, Disk: disk,
+		Source: source{s}, Downloads: s.o.Downloads,
+		ReadTimeout: s.o.ReadTimeout, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	s.settler = settle.New(s.journal, s.remote, host{s}, settle.Options{
+		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay,
+		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
+		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Logger: s.log,
+	})
+	return nil
+}
+
+// roomError gives the rooms' own start-up errors the names of this package.
+func roomError(err error) error {
+	switch {
+	case errors.Is(err, journal.ErrInUse), errors.Is(err, mirror.ErrInUse):
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	case errors.Is(err, journal.ErrNewer), errors.Is(err, mirror.ErrNewer):
+		return fmt.Errorf("%w: %w", ErrNewer, err)
+	}
+	return err
+}
+
+const metaOwner = "owner" // owner name of our own properties (API §11)
+
+// firstIno is above the cookies of "." and "..", since an inode number is its
+// own cookie in a folder; 1 is the root.
+const firstIno = 3
+
+// owner is the owner name of our own properties, "" while unknown.
+func (s *Store) owner() string { return s.remote.Owner() }
+
+// learnOwner keeps the owner name that the first node we created told.
+func (s *Store) learnOwner() {
+	if o := s.remote.Owner(); o != "" && s.mirror.Meta(metaOwner) != o {
+		if err := s.mirror.SetMeta(metaOwner, o); err != nil {
+			s.log.Warn("keeping the owner name", "err", err)
+		}
+	}
+}
+
+// openRoot makes sure the mirror knows the drive's root and finds the folder
+// to be shown.
+func (s *Store) openRoot(ctx context.Context) error {
+	if s.mirror.Root().ID == "" {
+		n, err := s.remote.Root(ctx)
+		if err != nil {
+			return fmt.Errorf("asking the drive for its root: %w", err)
+		}
+		if _, err := s.mirror.SetRoot(n); err != nil {
+			return err
+		}
+	}
+	ino, err := s.walk(ctx, s.mirror.Root().Ino, s.o.RootPath)
+	if err != nil {
+		return fmt.Errorf("--root %s: %w", s.o.RootPath, err)
+	}
+	s.root.Store(ino)
+	return nil
+}
+
+// walk resolves a path of folders below ino.
+func (s *Store) walk(ctx context.Context, ino uint64, path string) (uint64, error) {
+	for name := range pathNames(path) {
+		e, _, err := s.Lookup(ctx, ino, name)
+		if errors.Is(err, ErrNotExist) || err == nil && !e.Folder {
+			return 0, ErrNoRoot
+		}
+		if err != nil {
+			return 0, err
+		}
+		ino = e.Ino
+	}
+	return ino, nil
+}
+
+// layWishes brings the mirror's identities in step with the journal after a
+// crash: a node named by an entry belongs to the entry's inode, and an entry
+// without a node has none.
+func (s *Store) layWishes() error {
+	for _, ino := range s.journal.Inos() {
+		e, ok := s.journal.Get(ino)
+		if !ok {
+			continue
+		}
+		rec, known, err := s.mirror.Get(ino)
+		if err != nil {
+			return err
+		}
+		s.gens[ino] = rec.Gen
+		s.noteSentLocked(e)
+		if err := s.rememberPathLocked(e); err != nil {
+			return err
+		}
+		switch {
+		case e.NodeID == "" && known:
+			if err := s.unbind(rec.ID); err != nil {
+				return err
+			}
+		case e.NodeID != "":
+			if have, ok := s.mirror.Ino(e.NodeID); ok && have != ino {
+				if _, err := s.mirror.Rebind(e.NodeID, ino); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// unbind gives the node an inode of its own, so that the one it had is free
+// for a local file.
+func (s *Store) unbind(nodeID string) error {
+	ino, err := s.mirror.NewIno()
+	if err != nil {
+		return err
+	}
+	_, err = s.mirror.Rebind(nodeID, ino)
+	return err
+}
+
+// Run settles wishes until ctx ends, and returns when its workers stopped.
+// Uploads under way are cut off then; the journal has them.
+//
+// On a read-only mount nothing is settled: what an earlier mount left in the
+// journal stays there for the next one that may write.
+func (s *Store) Run(ctx context.Context) error {
+	if s.o.ReadOnly {
+		<-ctx.Done()
+		return nil
+	}
+	return s.settler.Run(ctx)
+}
+
+// Close closes the rooms. Run must have returned, and no call may be under
+// way. It does not wait for wishes: the journal has them.
+func (s *Store) Close() error {
+	return s.closeRooms()
+}
+
+func (s *Store) closeRooms() error {
+	var errs []error
+	s.end()
+	s.background.Wait()
+	if s.chunks != nil {
+		errs = append(errs, s.chunks.Close())
+	}
+	if s.mirror != nil {
+		errs = append(errs, s.mirror.Close())
+	}
+	if s.journal != nil {
+		errs = append(errs, s.journal.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Root is the inode of the mounted folder: 1, or the one --root named.
+func (s *Store) Root() uint64 { return s.root.Load() }
+
+// OnEffects sets who tells the kernel. fn is called with no lock held, from
+// the goroutine that made the change; it must not block.
+func (s *Store) OnEffects(fn func([]Effect)) { s.effects.Store(&fn) }
+
+func (s *Store) emit(es []Effect) {
+	if len(es) == 0 {
+		return
+	}
+	if fn := s.effects.Load(); fn != nil {
+		(*fn)(es)
+	}
+}
