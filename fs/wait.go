@@ -1,0 +1,199 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+const (
+	// signalPoll is how often the masks are looked at once a wait was
+	// interrupted: go-fuse tells of the first signal only.
+	signalPoll = 100 * time.Millisecond
+	// blindPatience is how long a wait goes on whose process cannot be seen.
+	blindPatience = time.Second
+)
+
+// call is the context of one request. The kernel interrupts a request for any
+// signal that has a handler, so timers, SIGCHLD and Go's own SIGURG end
+// go-fuse's context, and EINTR from stat or open breaks programs. A call ends
+// only when the caller is dying or got HUP, INT, QUIT or TERM; other signals
+// leave it waiting to its normal bound.
+//
+// Nothing is watched until somebody asks for Done, which answers from memory
+// never do.
+type call struct {
+	ctx   context.Context // go-fuse's
+	watch func(pid uint32) verdict
+
+	mu    sync.Mutex
+	err   error         // why it ended; guarded by mu
+	done  chan struct{} // nil until asked for; guarded by mu
+	over  chan struct{} // closed by end; nil while there is no watcher
+	gone  chan struct{} // closed when the watcher returned
+	ended bool          // guarded by mu
+}
+
+// enter begins a request; end must be called when it is answered.
+func (t *tree) enter(ctx context.Context) *call {
+	return &call{ctx: ctx, watch: t.signals}
+}
+
+// end stops the watcher and waits for it.
+func (c *call) end() {
+	c.mu.Lock()
+	c.ended = true
+	watched := c.over != nil
+	c.mu.Unlock()
+	if watched {
+		close(c.over)
+		<-c.gone
+	}
+}
+
+// Deadline: there is none; the Store bounds every wait itself.
+func (c *call) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done is closed when the caller gave up.
+func (c *call) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+		if !c.ended { // else nobody is left to give up
+			c.over, c.gone = make(chan struct{}), make(chan struct{})
+			go c.run()
+		}
+	}
+	return c.done
+}
+
+// Err is context.Canceled once the caller gave up.
+func (c *call) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Value is that of go-fuse's context: the caller.
+func (c *call) Value(key any) any { return c.ctx.Value(key) }
+
+// run watches the caller from the first interrupt on.
+func (c *call) run() {
+	defer close(c.gone)
+	select {
+	case <-c.over:
+		return
+	case <-c.ctx.Done():
+	}
+	var pid uint32
+	if caller, ok := fuse.FromContext(c.ctx); ok {
+		pid = caller.Pid
+	}
+	tick := time.NewTicker(signalPoll)
+	defer tick.Stop()
+	var blind time.Duration
+	for {
+		switch c.watch(pid) {
+		case gaveUp:
+			c.cancel()
+			return
+		case unseen:
+			if blind >= blindPatience {
+				c.cancel()
+				return
+			}
+			blind += signalPoll
+		case waits:
+			blind = 0
+		}
+		select {
+		case <-c.over:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *call) cancel() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = context.Canceled
+	close(c.done)
+}
+
+// verdict is what a look at a waiting process says.
+type verdict int
+
+const (
+	waits  verdict = iota // no signal that ends a wait
+	gaveUp                // it is dying, gone, or was asked to stop
+	unseen                // it cannot be looked at from here
+)
+
+func bit(s syscall.Signal) uint64 { return 1 << (uint(s) - 1) }
+
+// fatalSignals end a wait when they are pending for the process. SIGKILL
+// pending for the thread covers every deadly default action: the kernel turns
+// it into SIGKILL for each thread.
+var fatalSignals = bit(syscall.SIGHUP) | bit(syscall.SIGINT) | bit(syscall.SIGQUIT) |
+	bit(syscall.SIGTERM) | bit(syscall.SIGKILL)
+
+// signalsOf looks at the masks of the thread pid in /proc.
+func signalsOf(pid uint32) verdict {
+	if pid == 0 {
+		// The caller lives in another pid namespace.
+		return unseen
+	}
+	b, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/status")
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ESRCH):
+		return gaveUp
+	case err != nil:
+		return unseen
+	}
+	return judge(b)
+}
+
+// judge reads the masks out of a /proc status file. Signals that the thread
+// blocks do not reach it, so they end nothing.
+func judge(status []byte) verdict {
+	var pending, blocked uint64
+	var found int
+	for line := range bytes.Lines(status) {
+		name, val, ok := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
+		if !ok {
+			continue
+		}
+		var into *uint64
+		var mask uint64
+		switch string(name) {
+		case "SigPnd", "ShdPnd":
+			into = &pending
+		case "SigBlk":
+			into = &blocked
+		default:
+			continue
+		}
+		mask, err := strconv.ParseUint(string(bytes.TrimSpace(val)), 16, 64)
+		if err != nil {
+			return unseen
+		}
+		*into |= mask
+		found++
+	}
+	switch {
+	case found < 3:
+		return unseen
+	case pending&^(blocked&^bit(syscall.SIGKILL))&fatalSignals != 0:
+		return gaveUp
+	}
+	return waits
+}
