@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"time"
+
+	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+)
+
+// calls are the verbs a running mount answers.
+func (m *mount) calls() map[string]control.Call {
+	return map[string]control.Call{
+		verbStatus:  control.Handle(m.answerStatus),
+		verbRefresh: control.Handle(m.answerRefresh),
+		verbFlush:   control.Handle(m.answerFlush),
+		verbLimit:   control.Handle(m.answerLimit),
+		verbUnmount: control.Handle(m.answerUnmount),
+		verbRename:  control.Handle(m.answerRename),
+		verbAbout:   control.Handle(m.answerAbout),
+		verbTrash:   control.Handle(m.answerTrash),
+		verbRestore: control.Handle(m.answerRestore),
+		verbCheck:   control.Handle(m.answerCheck),
+	}
+}
+
+// asFault is an error as it crosses the socket: line and exit code.
+func asFault(err error) *control.Fault {
+	line := message(err)
+	if line == "" {
+		line = "the mount is ending"
+	}
+	return &control.Fault{Exit: exitCode(err), Message: line}
+}
+
+type none = struct{}
+
+func (m *mount) answerStatus(_ context.Context, _ none, _ control.Emit) (any, error) {
+	return m.status(), nil
+}
+
+func (m *mount) status() control.Status {
+	s, remote := m.store.Status(), m.account.client.State()
+	v, _, _ := buildInfo()
+	uploaded, _ := m.account.client.Bytes()
+	out := control.Status{
+		Mountpoint: m.mountpoint, PID: os.Getpid(), Profile: m.c.Profile, Since: m.began, State: "ready",
+		Version: v, ReadOnly: m.c.ReadOnly, StateDir: m.c.StateDir, Config: m.c.File,
+		Remote: control.Remote{State: string(remote.Kind), Since: remote.Since, Endpoint: m.c.Endpoint},
+		Mirror: control.Mirror{Nodes: s.Nodes, Complete: s.Complete, CheckpointAge: -1},
+		Uploads: control.Uploads{
+			Pending: s.Pending, PendingBytes: s.Bytes, Active: len(s.Active), Uploaded: uploaded,
+			Failed: failures(s.Failed), Transfers: transfers(s.Active),
+		},
+		Limits:    m.limits(),
+		OpenFiles: s.Open,
+		Cache: control.Cache{
+			Memory: s.Chunks.MemoryBytes, Disk: s.Chunks.DiskBytes, Hits: s.Chunks.Hits, Misses: s.Chunks.Misses,
+			Downloaded: s.Chunks.Downloaded, Served: s.Chunks.Served,
+		},
+		Streams:  []control.Stream{},
+		Requests: map[string]control.Request{},
+		Problems: []string{},
+	}
+	switch {
+	case m.draining.Load():
+		out.State = "draining"
+	case !s.Complete:
+		out.State = "syncing"
+	}
+	if remote.Err != nil {
+		out.Remote.Error = message(remote.Err)
+	}
+	if !s.Checkpoint.IsZero() {
+		out.Mirror.CheckpointAge = time.Since(s.Checkpoint).Seconds()
+	}
+	if oldest := m.store.Oldest(); !oldest.IsZero() {
+		out.Uploads.OldestAge = max(0, time.Since(oldest).Seconds())
+	}
+	if feed := m.poller.Status(); feed.Err != nil && remote.Err == nil {
+		out.Problems = append(out.Problems, "asking for changes: "+message(feed.Err))
+	}
+	for _, r := range s.Chunks.Streams {
+		out.Streams = append(out.Streams, control.Stream{Name: r.Name, Offset: r.Off, Window: r.Window, Rate: float64(r.Rate)})
+	}
+	for op, n := range m.account.client.Counters() {
+		out.Requests[op] = control.Request{Count: n.Count, Errors: n.Errors, Throttled: n.Throttled, Retries: n.Retries}
+	}
+	for _, e := range s.Events {
+		text := e.Text
+		if e.Path != "" {
+			text = e.Path + ": " + text
+		}
+		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+mask(text))
+	}
+	return out
+}
+
+func transfers(active []cache.Transfer) []control.Transfer {
+	out := make([]control.Transfer, len(active))
+	for i, t := range active {
+		out[i] = control.Transfer(t)
+	}
+	return out
+}
+
+func failures(failed []cache.Failure) []control.Failure {
+	out := make([]control.Failure, len(failed))
+	for i, f := range failed {
+		out[i] = control.Failure{Path: f.Path, Error: mask(f.Error), RetryAt: f.RetryAt}
+	}
+	return out
+}
+
+// ready waits until the mount answers.
+func (m *mount) ready(ctx context.Context) error {
+	select {
+	case <-m.mounted:
+		return nil
+	case <-m.ended:
+		return errEnding
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errEnding = errors.New("the mount is ending")
+
+func (m *mount) answerRefresh(ctx context.Context, _ none, _ control.Emit) (any, error) {
+	if err := m.ready(ctx); err != nil {
+		return nil, err
+	}
+	m.account.tokens.Reload()
+	if err := m.poller.Refresh(ctx); err != nil {
+		return nil, remoteError(m.c, err)
+	}
+	return none{}, m.server.Settle(ctx)
+}
+
+func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any, error) {
+	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) })
+	if n := m.store.Pending().Pending; n > 0 && m.limits().Paused {
+		return nil, fail(exitPending, "uploads are paused with %s pending: drivefs limit --resume %s", count(n, "change"), m.mountpoint)
+	}
+	return control.FlushResult{Failed: failures(failed)}, ctx.Err()
+}
+
+func (m *mount) answerUnmount(ctx context.Context, req control.UnmountRequest, emit control.Emit) (any, error) {
+	if err := m.ready(ctx); err != nil {
+		return nil, err
+	}
+	ask := &unmountAsk{ctx: ctx, req: req, emit: emit, answer: make(chan unmountAnswer, 1)}
+	select {
+	case m.asks <- ask:
+	case <-m.ended:
+		return nil, errEnding
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	a := <-ask.answer // live answers always, and soon after ctx ends
+	return a.result, a.err
+}
+
+func (m *mount) answerRename(ctx context.Context, req control.RenameRequest, _ control.Emit) (any, error) {
+	if err := m.ready(ctx); err != nil {
+		return nil, err
+	}
+	// Both paths are seen from the mounted folder.
+	dir, err := m.store.Resolve(ctx, path.Dir(req.Path))
+	if err != nil {
+		return nil, localError(err)
+	}
+	if err := m.store.RenameExact(ctx, dir.Ino, path.Base(req.Path), req.NewName); err != nil {
+		return nil, localError(err)
+	}
+	return none{}, m.server.Settle(ctx)
+}
+
+// localError says what an error of the Store means to somebody at a shell.
+func localError(err error) error {
+	switch {
+	case errors.Is(err, cache.ErrNotExist):
+		return fail(exitFailed, "no such file or folder")
+	case errors.Is(err, cache.ErrExist):
+		return fail(exitFailed, "the new name is taken: choose another one")
+	}
+	return err
+}
+
+func (m *mount) answerAbout(ctx context.Context, req none, _ control.Emit) (any, error) {
+	a, err := askAbout(ctx, m.account.client, req)
+	return a, remoteError(m.c, err)
+}
+
+func (m *mount) answerTrash(ctx context.Context, req none, _ control.Emit) (any, error) {
+	list, err := askTrash(ctx, m.account.client, req)
+	return list, remoteError(m.c, err)
+}
+
+func (m *mount) answerRestore(ctx context.Context, req control.RestoreRequest, _ control.Emit) (any, error) {
+	if err := m.ready(ctx); err != nil {
+		return nil, err
+	}
+	t, n, err := restore(ctx, m.account.client, req.What)
+	if err != nil {
+		return nil, remoteError(m.c, err)
+	}
+	if err := m.store.Answered(n); err != nil {
+		return nil, fmt.Errorf("restored on the drive, but not shown yet: %w", err)
+	}
+	// A folder's content comes with the feed.
+	if err := m.poller.Refresh(ctx); err != nil {
+		m.log.Warn("asking for changes after a restore", "err", err)
+	}
+	return t, m.server.Settle(ctx)
+}
+
+func (m *mount) answerCheck(ctx context.Context, req control.CheckRequest, emit control.Emit) (any, error) {
+	if err := m.ready(ctx); err != nil {
+		return nil, err
+	}
+	return checkStore(ctx, m.c, m.store, req, func(line string) { emit(control.Event{Line: line}) })
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+)
+
+type limitOptions struct{ pause, resume bool }
+
+func newLimit(p *program) *cobra.Command {
+	var o limitOptions
+	cmd := &cobra.Command{
+		Use:   "limit [flags] [MOUNTPOINT]",
+		Short: "Change the rate limits of a running mount; pause and resume its uploads",
+		Long: "Change the rate limits of a running mount, pause its uploads, or let them go on. What is not named stays as\n" +
+			"it is; without flags it says what is in force. Transfers under way follow a new rate; a pause lets them end\n" +
+			"and begins nothing new. All of it holds until the mount ends: the configuration is not changed.\n\n" +
+			"While uploads are paused, flush and unmount do not wait for them: what is pending is kept for later.",
+		Example: "  drivefs limit --upload-limit 2MiB ~/Drive\n  drivefs limit --pause",
+		Args:    takes(0, "MOUNTPOINT"),
+	}
+	flags := config.Register(cmd.Flags(), config.Which|config.Limits)
+	cmd.Flags().BoolVar(&o.pause, "pause", false, "send nothing new until --resume")
+	cmd.Flags().BoolVar(&o.resume, "resume", false, "go on with the uploads")
+	for _, name := range []string{"upload-limit", "download-limit"} {
+		cmd.Flags().Lookup(name).DefValue = "" // what is not given stays
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := flags.Load(p.env)
+		if err != nil {
+			return err
+		}
+		if o.pause && o.resume {
+			return fail(exitUsage, "--pause and --resume exclude each other")
+		}
+		m, name, err := find(c, first(args))
+		if err != nil {
+			return fmt.Errorf("limit: %w", err)
+		}
+		if err := runLimit(cmd.Context(), p, m, limitRequest(c, o)); err != nil {
+			return fmt.Errorf("limit %s: %w", name, err)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// limitRequest is what was asked for on this command line: rates in the file
+// or the environment are those of the next mount.
+func limitRequest(c *config.Config, o limitOptions) control.LimitRequest {
+	var req control.LimitRequest
+	if c.Source["upload-limit"] == "flag" {
+		req.Upload = &c.UploadLimit
+	}
+	if c.Source["download-limit"] == "flag" {
+		req.Download = &c.DownloadLimit
+	}
+	if o.pause || o.resume {
+		req.Pause = &o.pause
+	}
+	return req
+}
+
+func runLimit(ctx context.Context, p *program, m *control.Client, req control.LimitRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var l control.Limits
+	if err := m.Call(ctx, verbLimit, req, &l, nil); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(p.stdout, limitsText(l))
+	return err
+}
+
+func limitsText(l control.Limits) string {
+	state := "running"
+	if l.Paused {
+		state = "paused"
+	}
+	return fmt.Sprintf("uploads %s, limit %s; downloads limit %s", state, rate(l.Upload), rate(l.Download))
+}
+
+func rate(n int64) string {
+	if n == 0 {
+		return "none"
+	}
+	return size(n) + "/s"
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+func newServe(p *program) *cobra.Command {
+	var tokenFile string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "A local drive that speaks the Amazon Drive API, kept in a directory",
+		Long: "Serve a drive of your own on this machine: the Amazon Drive API over a directory, for trying\n" +
+			"things out and for tests. Its endpoint is the first line printed; Ctrl-C ends it.",
+		Example: "  drivefs serve --listen 127.0.0.1:8300 --token-file /tmp/token.json\n" +
+			"  drivefs mount --endpoint http://127.0.0.1:8300/drive/v1/ --token-file /tmp/token.json ~/Drive",
+		Args: takes(0),
+	}
+	flags := config.Register(cmd.Flags(), config.Serve|config.Logging)
+	// A flag and nothing else: the variable and the key name the token of an
+	// account, which must not be overwritten.
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "write a token of this drive to `FILE`, for mount --token-file")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := flags.Load(p.env)
+		if err != nil {
+			return err
+		}
+		if err := runServe(cmd.Context(), p, c, tokenFile); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func runServe(ctx context.Context, p *program, c *config.Config, tokenFile string) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	log, closeLog, err := openLog(c, p.stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	s, err := startService(c, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if c.Import != "" {
+		if err := s.Import(c.Import); err != nil {
+			return fmt.Errorf("--import %s: %w", c.Import, err)
+		}
+	}
+	hint := ""
+	if tokenFile != "" {
+		if err := os.MkdirAll(filepath.Dir(tokenFile), 0o700); err != nil {
+			return err
+		}
+		if err := s.WriteToken(tokenFile); err != nil {
+			return fmt.Errorf("--token-file %s: %w", tokenFile, err)
+		}
+		hint = fmt.Sprintf("mount it: %s mount --endpoint %s --token-file %s MOUNTPOINT\n", p.name, s.Endpoint(), shellQuote(tokenFile))
+	}
+	// One write: who reads only the first line may close the pipe after it.
+	if _, err := fmt.Fprintf(p.stdout, "%s\n%s", s.Endpoint(), hint); err != nil {
+		return err
+	}
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	<-ctx.Done()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return nil
+}
+
+// startService starts the drive in c.Data.
+func startService(c *config.Config, log *slog.Logger) (*drivetest.Server, error) {
+	o := drivetest.Options{Dir: c.Data, Listen: c.Listen, Logger: log}
+	if c.Faults != "" {
+		text := []byte(c.Faults)
+		if !strings.HasPrefix(strings.TrimSpace(c.Faults), "{") {
+			var err error
+			if text, err = os.ReadFile(c.Faults); err != nil {
+				return nil, fail(exitUsage, "--faults: %w", err)
+			}
+		}
+		var err error
+		if o.Faults, err = drivetest.ParseFaults(text); err != nil {
+			return nil, fail(exitUsage, "--faults: %w", err)
+		}
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("--data: %w", err)
+	}
+	s, err := drivetest.Start(o)
+	if err != nil {
+		return nil, fmt.Errorf("starting the drive in %s: %w", c.Data, err)
+	}
+	return s, nil
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+)
+
+func newUnmount(p *program) *cobra.Command {
+	var req control.UnmountRequest
+	cmd := &cobra.Command{
+		Use:     "unmount [flags] MOUNTPOINT",
+		Aliases: []string{"umount"},
+		Short:   "Wait for pending uploads, then unmount",
+		Long: "Wait for pending uploads, then unmount. Ctrl-C while waiting leaves the drive mounted.\n" +
+			"What is not uploaded yet is never lost: it goes on at the next mount.",
+		Example: "  drivefs unmount ~/Drive",
+		Args:    takes(1, "MOUNTPOINT"),
+	}
+	flags := config.Register(cmd.Flags(), config.Which)
+	cmd.Flags().BoolVar(&req.NoWait, "no-wait", false, "leave pending uploads for the next mount (exit code 6 if there are any)")
+	cmd.Flags().DurationVar(&req.Timeout, "timeout", 0, "wait so long at most, then do as --no-wait")
+	cmd.Flags().BoolVar(&req.Lazy, "lazy", false, "unmount although programs use it; what they have open goes on")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := flags.Load(p.env)
+		if err != nil {
+			return err
+		}
+		if req.NoWait && cmd.Flags().Changed("timeout") {
+			return fail(exitUsage, "--no-wait and --timeout exclude each other")
+		}
+		if req.Timeout < 0 || cmd.Flags().Changed("timeout") && req.Timeout == 0 {
+			return fail(exitUsage, "--timeout: expected a duration above 0; --no-wait does not wait at all")
+		}
+		if err := runUnmount(cmd.Context(), p, c, req, args[0]); err != nil {
+			return fmt.Errorf("unmount: %w", err)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func runUnmount(ctx context.Context, p *program, c *config.Config, req control.UnmountRequest, mountpoint string) error {
+	m, name, err := find(c, mountpoint)
+	if dead := (*deadError)(nil); errors.As(err, &dead) {
+		return detach(dead.mountpoint)
+	}
+	if err != nil {
+		return err
+	}
+	var r control.UnmountResult
+	meter := newMeter(p.stderr)
+	err = m.Call(ctx, verbUnmount, req, &r, meter.event)
+	meter.end()
+	if errors.Is(err, control.ErrNoMount) { // it died between two questions
+		return detach(name)
+	}
+	if err != nil {
+		return err
+	}
+	if r.Lock != "" { // else lazily: its process lives as long as something is open
+		if err := waitGone(ctx, r.Lock); err != nil {
+			return err
+		}
+	}
+	if r.Pending == 0 {
+		return nil
+	}
+	listFailures(p.stderr, r.Failed)
+	return fail(exitPending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", name, count(r.Pending, "change"))
+}
+
+// waitGone waits until the mount's process is done with its state directory,
+// so that a mount that follows is not refused.
+func waitGone(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := lock.WaitFree(ctx, path); err != nil {
+		return fmt.Errorf("unmounted, but its process does not end: %w", err)
+	}
+	return nil
+}
+
+// detach clears a mount whose process is gone.
+func detach(mountpoint string) error {
+	at, ok, err := mounts.At(mountpoint)
+	if err != nil || !ok || at.FSType != mounts.Type {
+		return err
+	}
+	return mounts.Detach(mountpoint)
+}

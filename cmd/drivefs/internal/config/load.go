@@ -1,0 +1,201 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Error is a mistake in what the user asked for.
+type Error struct {
+	Where string // "--umask", "DRIVEFS_UMASK", "/etc/drivefs/config.toml:7: umask", "-o umask"
+	Text  string // the offending value, "" where it must not be shown or there is none
+	Err   error
+}
+
+func (e *Error) Error() string {
+	if e.Text == "" {
+		return e.Where + ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %q: %v", e.Where, e.Text, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// assign parses text into the setting's field of c.
+func (s *Setting) assign(c *Config, where, text string) error {
+	if err := s.field(c).set(text); err != nil {
+		if s.Secret {
+			text = ""
+		}
+		return &Error{Where: where, Text: text, Err: err}
+	}
+	return nil
+}
+
+// Flags are the settings that one verb takes, as they were given.
+type Flags struct {
+	given   map[string]string // by flag
+	options map[string]string // by -o
+	noExec  bool              // by -o
+	file    string            // --config
+	set     *pflag.FlagSet
+}
+
+// Register adds the settings of the groups to a verb's flags, and --config.
+func Register(set *pflag.FlagSet, groups Group) *Flags {
+	f := &Flags{given: map[string]string{}, options: map[string]string{}, set: set}
+	set.SortFlags = false
+	for i := range Settings {
+		s := &Settings[i]
+		if s.Group&groups == 0 {
+			continue
+		}
+		flag := set.VarPF(&flagValue{setting: s, given: f.given}, s.Name, "", s.Usage)
+		if s.Meta == "" {
+			flag.NoOptDefVal = "true"
+		} else {
+			flag.DefValue = s.Default
+		}
+	}
+	set.StringVar(&f.file, "config", "", "configuration `FILE` (default config.toml in the XDG configuration directory)")
+	return f
+}
+
+// flagValue keeps what a flag was given after trying it.
+type flagValue struct {
+	setting *Setting
+	given   map[string]string
+}
+
+func (v *flagValue) String() string {
+	if v.setting == nil || v.setting.Meta == "" {
+		return ""
+	}
+	return v.given[v.setting.Name]
+}
+
+func (v *flagValue) Type() string {
+	if v.setting.Meta == "" {
+		return "bool" // so that --help shows no value
+	}
+	return v.setting.Meta
+}
+
+func (v *flagValue) Set(text string) error {
+	if err := v.setting.field(new(Config)).set(text); err != nil {
+		return err
+	}
+	v.given[v.setting.Name] = text
+	return nil
+}
+
+// Variable is the environment variable of a setting.
+func Variable(name string) string {
+	return "DRIVEFS_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// Load puts together what the user asked for. The profile decides which table
+// of the file counts, so it cannot be set there.
+func (f *Flags) Load(env Env) (*Config, error) {
+	c := &Config{Places: FindPlaces(env), Source: map[string]string{}, NoExec: f.noExec}
+	c.File = filepath.Join(c.Places.Config, "config.toml")
+	explicit := f.file
+	if explicit == "" {
+		explicit = env.get("DRIVEFS_CONFIG")
+	}
+	if explicit != "" {
+		var err error
+		if c.File, err = absolute(explicit); err != nil {
+			return nil, &Error{Where: "--config", Text: explicit, Err: err}
+		}
+	}
+	profile, err := f.profile(c, env)
+	if err != nil {
+		return nil, err
+	}
+	table, err := readFile(c.File, profile)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && explicit == "":
+		// no file is the common case
+	case errors.Is(err, os.ErrNotExist):
+		return nil, &Error{Where: c.File, Err: errors.New("no such configuration file")}
+	case err != nil:
+		return nil, err
+	}
+	for i := range Settings {
+		s := &Settings[i]
+		if err := f.one(c, s, env, table); err != nil {
+			return nil, err
+		}
+	}
+	f.places(c)
+	return c, nil
+}
+
+func (f *Flags) profile(c *Config, env Env) (string, error) {
+	s := find("profile")
+	err := f.one(c, s, env, nil)
+	return c.Profile, err
+}
+
+// one gives a setting its value: flag, -o, environment, file, default.
+func (f *Flags) one(c *Config, s *Setting, env Env, table map[string]entry) error {
+	if v, ok := f.given[s.Name]; ok {
+		c.Source[s.Name] = "flag"
+		return s.assign(c, "--"+s.Name, v)
+	}
+	if v, ok := f.options[s.Name]; ok {
+		c.Source[s.Name] = "-o"
+		return s.assign(c, "-o "+s.Name, v)
+	}
+	if v := env.get(Variable(s.Name)); v != "" {
+		c.Source[s.Name] = "environment"
+		return s.assign(c, Variable(s.Name), v)
+	}
+	if e, ok := table[s.Name]; ok {
+		c.Source[s.Name] = e.where
+		return s.assign(c, e.where+": "+s.Name, e.text)
+	}
+	c.Source[s.Name] = "default"
+	if s.Default != "" {
+		return s.assign(c, s.Name, s.Default)
+	}
+	return nil
+}
+
+// places fills in what depends on other settings: paths on the profile, the
+// addresses of a local drive on its endpoint.
+func (f *Flags) places(c *Config) {
+	if c.TokenFile == "" {
+		c.TokenFile = filepath.Join(c.Places.Config, c.Profile+".token.json")
+	}
+	if c.StateDir == "" {
+		c.StateDir = filepath.Join(c.Places.State, c.Profile)
+	}
+	if c.CacheDir == "" {
+		c.CacheDir = filepath.Join(c.Places.Cache, c.Profile)
+	}
+	if c.Data == "" {
+		c.Data = filepath.Join(c.Places.State, "serve")
+	}
+	// A drive on loopback (drivefs serve) has its own logins; its tokens are
+	// nothing to bother Amazon with.
+	if u, err := url.Parse(c.Endpoint); err == nil && u.Scheme == "http" {
+		origin := "http://" + u.Host
+		if !c.Given("auth-url") {
+			c.AuthURL = origin + "/ap/oa"
+		}
+		if !c.Given("token-url") {
+			c.TokenURL = origin + "/auth/o2/token"
+		}
+	}
+}
+
+// Given reports whether the setting was set by the user in any way.
+func (c *Config) Given(name string) bool { return c.Source[name] != "default" }

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+// consent plays the browser: it presses a button of the consent page and gives
+// the address the answer is sent to.
+func consent(t *testing.T, address, decision string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := u.Query()
+	form.Set("decision", decision)
+	stay := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := stay.PostForm("http://"+u.Host+u.Path, form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusFound {
+		t.Fatalf("the consent page answers %s", resp.Status)
+	}
+	return resp.Header.Get("Location")
+}
+
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	if err := os.Remove(w.token()); err != nil {
+		t.Fatal(err)
+	}
+	address := func(p *process) string {
+		t.Helper()
+		for {
+			if l := strings.TrimSpace(p.line()); strings.HasPrefix(l, "http") {
+				return l
+			}
+		}
+	}
+	t.Run("pasted", func(t *testing.T) {
+		in, out, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		defer out.Close()
+		p := w.startWith(in, "login", "--no-browser", "--read-only")
+		a := address(p)
+		if scope := query(t, a).Get("scope"); scope != "clouddrive:read_all" {
+			t.Errorf("a read-only login asks for %q", scope)
+		}
+		fmt.Fprintln(out, consent(t, a, "allow"))
+		if code := p.end(); code != 0 {
+			t.Fatalf("exit code %d: %s", code, p.stderr())
+		}
+		if st, err := os.Stat(w.token()); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("token: %v, %v", st, err)
+		}
+		w.must("about")
+		w.must("logout")
+		if _, _, code := w.run("about"); code != 3 {
+			t.Errorf("after logout: exit code %d", code)
+		}
+	})
+	t.Run("browser", func(t *testing.T) {
+		p := w.start("login", "--redirect-port=53699")
+		resp, err := http.Get(consent(t, address(p), "allow"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !strings.Contains(string(body), "close this page") {
+			t.Errorf("the browser shows %q, %v", body, err)
+		}
+		if code := p.end(); code != 0 {
+			t.Fatalf("exit code %d: %s", code, p.stderr())
+		}
+		w.must("about")
+	})
+	for _, test := range []struct {
+		name, want string
+		answer     func(address string) string
+	}{
+		{"denied", "denied", func(a string) string { return consent(t, a, "deny") }},
+		{"forged", "another login", func(a string) string { return strings.Replace(consent(t, a, "allow"), "state=", "state=x", 1) }},
+		{"nothing", "nothing was pasted", func(string) string { return "" }},
+		{"no code", "no code", func(string) string { return "http://127.0.0.1/" }},
+		{"wrong code", "used already or is too old", func(a string) string {
+			return "http://127.0.0.1/?code=x&state=" + query(t, a).Get("state")
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in, out, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			defer out.Close()
+			p := w.startWith(in, "login", "--no-browser")
+			fmt.Fprintln(out, test.answer(address(p)))
+			if code := p.end(); code != 3 {
+				t.Errorf("exit code %d", code)
+			}
+			oneLine(t, p.stderr(), test.want)
+		})
+	}
+}
+
+func query(t *testing.T, address string) url.Values {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query()
+}
+
+// A new token heals a mount that runs.
+func TestLoginHeals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	w.mount()
+	w.drive.ExpireTokens()
+	w.drive.RevokeRefresh()
+	_, stderr, code := w.run("refresh")
+	if code != 3 {
+		t.Errorf("exit code %d", code)
+	}
+	oneLine(t, stderr, "login")
+	if s := w.status(); s.Remote.State != "auth-required" {
+		t.Errorf("%+v", s.Remote)
+	}
+	if err := w.drive.WriteToken(w.token()); err != nil {
+		t.Fatal(err)
+	}
+	w.must("refresh")
+	if s := w.status(); s.Remote.State != "online" {
+		t.Errorf("%+v", s.Remote)
+	}
+	w.must("unmount", w.mountpoint)
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+)
+
+func main() {
+	p := &program{name: os.Args[0], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}
+	os.Exit(p.main(context.Background(), os.Args))
+}
+
+// program is the process as the verbs see it.
+type program struct {
+	name           string // as it was called
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            config.Env
+}
+
+// main runs one command line and gives the exit code.
+func (p *program) main(ctx context.Context, args []string) int {
+	root := newRoot(p)
+	if filepath.Base(args[0]) == "mount.drivefs" {
+		var err error
+		if args, err = mountHelperArgs(args); err != nil {
+			return p.report(err)
+		}
+	}
+	root.SetArgs(args[1:])
+	return p.report(root.ExecuteContext(ctx))
+}
+
+// report writes an error's line and gives its exit code.
+func (p *program) report(err error) int {
+	if line := message(err); line != "" {
+		fmt.Fprintln(p.stderr, "drivefs: "+line)
+	}
+	return exitCode(err)
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/creack/pty"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+// Without a terminal: a plain line every few seconds, and none for what is
+// over sooner.
+func TestMeterPlain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		m := newMeter(&b)
+		m.update(control.Progress{Pending: 2, PendingBytes: 3 << 20, Remote: "online"})
+		if b.Len() != 0 {
+			t.Errorf("too soon: %q", b.String())
+		}
+		time.Sleep(plainEvery)
+		m.update(control.Progress{Pending: 2, PendingBytes: 3 << 20, Sent: 1 << 20, Remote: "offline"})
+		m.update(control.Progress{Pending: 1, PendingBytes: 1 << 20, Remote: "online"})
+		m.end()
+		if got, want := b.String(), "uploading: 2 changes, 2.0 MiB pending (the drive is offline)\n"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+func TestMeterOnTerminal(t *testing.T) {
+	master, tty, err := pty.Open()
+	if err != nil {
+		t.Skipf("no pseudo-terminal: %v", err)
+	}
+	defer master.Close()
+	if err := pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 100}); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan string, 1)
+	go func() {
+		var all strings.Builder
+		for r := bufio.NewReader(master); ; {
+			b, err := r.ReadByte()
+			if err != nil {
+				seen <- all.String()
+				return
+			}
+			all.WriteByte(b)
+			if strings.Contains(all.String(), "1 change, 1.0 MiB pending") {
+				seen <- all.String()
+				return
+			}
+		}
+	}()
+	m := newMeter(tty)
+	m.update(control.Progress{Pending: 3, PendingBytes: 4 << 20})
+	m.update(control.Progress{Pending: 1, PendingBytes: 2 << 20, Sent: 1 << 20})
+	select {
+	case got := <-seen:
+		if !strings.Contains(got, "uploading") || !strings.Contains(got, "=") {
+			t.Errorf("no bar in %q", got)
+		}
+	case <-time.After(limit):
+		t.Error("the bar does not say how much is pending")
+	}
+	m.end()
+	tty.Close()
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	w.mount()
+	for _, noColour := range []bool{false, true} {
+		cmd := w.command("status", "--watch")
+		if noColour {
+			cmd.Env = append(cmd.Env, "NO_COLOR=1")
+		}
+		master, err := pty.Start(cmd)
+		if err != nil {
+			t.Skipf("no pseudo-terminal: %v", err)
+		}
+		var screen strings.Builder
+		r := bufio.NewReader(master)
+		for strings.Count(screen.String(), "requests") < 2 { // drawn again
+			b, err := r.ReadByte()
+			if err != nil {
+				t.Fatalf("it ended: %v: %s", err, screen.String())
+			}
+			screen.WriteByte(b)
+		}
+		if coloured := strings.Contains(screen.String(), "\x1b[32m"); coloured == noColour {
+			t.Errorf("NO_COLOR set: %v, but coloured: %v", noColour, coloured)
+		}
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = r.ReadByte() // what it still has to say
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("Ctrl-C: %v", err)
+		}
+		master.Close()
+	}
+	w.must("unmount", w.mountpoint)
+}
+
+func TestStatusForPeople(t *testing.T) {
+	now := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
+	s := &control.Status{
+		Mountpoint: "/home/me/Drive", PID: 7, Profile: "work", Since: now.Add(-3 * time.Hour), State: "ready", ReadOnly: true,
+		Remote: control.Remote{State: "auth-required", Since: now.Add(-time.Minute), Error: "invalid_grant"},
+		Mirror: control.Mirror{Nodes: 12345, CheckpointAge: -1},
+		Uploads: control.Uploads{Pending: 2, PendingBytes: 5 << 20, Active: 1,
+			Failed:    []control.Failure{{Path: "/a", Error: "the drive is full", RetryAt: now.Add(time.Minute)}},
+			Transfers: []control.Transfer{{Path: "/b", Op: "upload", Sent: 1 << 20, Size: 4 << 20, Rate: 1 << 20}}},
+		Cache:    control.Cache{Hits: 3, Misses: 1},
+		Requests: map[string]control.Request{"nodes.get": {Count: 4, Errors: 1}, "changes": {Count: 9, Throttled: 2}},
+		Problems: []string{"something happened"},
+	}
+	const want = `/home/me/Drive: ready, profile work, read-only, process 7, mounted 3 hours ago
+  drive     auth-required (1m0s ago): log in again: drivefs login, or put a new token in place
+            invalid_grant
+  mirror    12,345 nodes, still loading, never read to its end
+  uploads   2 changes pending (5.0 MiB), 1 active, 1 failed
+            upload /b 25 % of 4.0 MiB, 1.0 MiB/s, 3s left
+            failed /a: the drive is full (tried again in 1m0s)
+  cache     0 B in memory, 0 B on disk, 75.0 % hits; 0 B downloaded, 0 B served
+  requests  13, 1 failed, 2 throttled (changes 9, nodes.get 4)
+  note      something happened
+`
+	var b strings.Builder
+	if err := writeStatus(&b, s, now, colours{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+	"github.com/drivefs/drivefs/fs"
+)
+
+// checkMountpoint refuses what fs.Mount would refuse, before anything else is
+// opened, and gives the mountpoint as the kernel will name it. A dead mount
+// of ours passes: fs.Mount clears it.
+func checkMountpoint(c *config.Config, mountpoint string) (string, error) {
+	path, err := mounts.Resolve(mountpoint)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", fail(exitUsage, "%s: %w: make it first with mkdir", mountpoint, fs.ErrMissing)
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", fail(exitUsage, "%s: %w", mountpoint, fs.ErrNotDir)
+	case err != nil:
+		return "", fail(exitUsage, "%s: %w", mountpoint, err)
+	}
+	if at, ok, err := mounts.At(path); err != nil {
+		return "", err
+	} else if ok {
+		if at.FSType == mounts.Type && fs.Dead(path) {
+			return path, checkPlaces(c, path)
+		}
+		return "", fail(exitUsage, "%s: %w (%s, type %s): unmount it first, or choose another directory", path, fs.ErrMounted, at.Source, at.FSType)
+	}
+	if in, ok, err := mounts.Of(path); err != nil {
+		return "", err
+	} else if ok {
+		return "", fail(exitUsage, "%s: %w (%s): choose a directory outside of it", path, fs.ErrBelow, in.Mountpoint)
+	}
+	names, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return "", fail(exitUsage, "%s: %w", path, fs.ErrNotDir)
+	case err != nil:
+		return "", fail(exitUsage, "mountpoint: %w", err)
+	case len(names) > 0:
+		return "", fail(exitUsage, "%s: %w: choose an empty directory", path, fs.ErrNotEmpty)
+	}
+	return path, checkPlaces(c, path)
+}
+
+// checkPlaces refuses to keep in the mount what the mount is made of.
+func checkPlaces(c *config.Config, mountpoint string) error {
+	for _, p := range []struct{ flag, path string }{
+		{"--state-dir", c.StateDir}, {"--cache-dir", c.CacheDir}, {"--token-file", c.TokenFile}, {"--log-file", c.LogFile},
+	} {
+		if p.path == "" {
+			continue
+		}
+		if mounts.Below(realPath(p.path), mountpoint) {
+			return fail(exitUsage, "%s %s lies below the mountpoint %s: choose a place outside of it", p.flag, p.path, mountpoint)
+		}
+	}
+	return nil
+}
+
+// realPath follows the symbolic links in as much of path as there is.
+func realPath(path string) string {
+	rest := ""
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		if dir == filepath.Dir(dir) {
+			return path
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+	}
+}
+
+// mountError gives an error of fs.Mount its exit code and its remedy.
+func mountError(mountpoint string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNoFuse):
+		return fail(exitFailed, "%s: %w: load the fuse module, or give the container --device /dev/fuse", mountpoint, err)
+	case errors.Is(err, fs.ErrAllowOther):
+		return fail(exitUsage, "%s: %w: add that line, or leave out --allow-other and --allow-root", mountpoint, err)
+	case errors.Is(err, fs.ErrMissing), errors.Is(err, fs.ErrNotDir), errors.Is(err, fs.ErrNotEmpty), errors.Is(err, fs.ErrMounted), errors.Is(err, fs.ErrBelow), errors.Is(err, fs.ErrNotWritable):
+		return fail(exitUsage, "%w", err)
+	}
+	return fmt.Errorf("%s: %w: is fuse3 installed, and /dev/fuse open to this user?", mountpoint, err)
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+// Signs of life come often enough while the mount answers, and only then.
+func TestWatchdog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards these
+		var alive, told int
+		var stuck error
+		var said string
+		n := &manager{
+			watchdog: time.Minute,
+			tell: func(state string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				told++
+				for line := range strings.Lines(state) {
+					line = strings.TrimSpace(line)
+					if line == "WATCHDOG=1" {
+						alive++
+					} else if text, ok := strings.CutPrefix(line, "STATUS="); ok {
+						said = text
+					} else {
+						t.Errorf("%q was told", line)
+					}
+				}
+				return nil
+			},
+			answers: func(context.Context) (control.Status, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return control.Status{State: "ready", Mountpoint: "/m", Remote: control.Remote{State: "online"}}, stuck
+			},
+			log: slog.New(slog.DiscardHandler),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- n.run(ctx) }()
+		wait := func(d time.Duration) {
+			mu.Unlock()
+			time.Sleep(d) // in fake time
+			synctest.Wait()
+			mu.Lock()
+		}
+		mu.Lock()
+		wait(time.Hour)
+		if alive < 60*2 || said != "ready on /m; drive online" {
+			t.Errorf("%d signs of life in an hour, the status is %q", alive, said)
+		}
+		stuck = errors.New("it is stuck")
+		wait(time.Minute)
+		alive, told = 0, 0
+		wait(time.Hour)
+		if alive != 0 || told != 0 || !strings.Contains(said, "it is stuck") {
+			t.Errorf("%d signs of life, %d messages in an hour without any; the status is %q", alive, told, said)
+		}
+		stuck = nil
+		wait(time.Hour)
+		if alive < 60*2 {
+			t.Errorf("%d signs of life after it is well again", alive)
+		}
+		mu.Unlock()
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
+func TestServiceManager(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	address := &net.UnixAddr{Net: "unixgram", Name: filepath.Join(w.home, "notify")}
+	conn, err := net.ListenUnixgram("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.env = append(w.env, "NOTIFY_SOCKET="+address.Name, "WATCHDOG_USEC=400000")
+	p := w.mount()
+	// Read at once: a full socket would stop the one that tells.
+	lines := make(chan string, 10000)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return // closed
+			}
+			for line := range strings.Lines(string(buf[:n])) {
+				lines <- strings.TrimSpace(line)
+			}
+		}
+	}()
+	defer func() {
+		conn.Close()
+		<-read
+	}()
+	hear := func(what string) {
+		t.Helper()
+		for late := time.After(limit); ; {
+			select {
+			case line := <-lines:
+				if line == what {
+					return
+				}
+			case <-late:
+				t.Fatalf("not said: %s", what)
+			}
+		}
+	}
+	hear("STATUS=starting")
+	hear("READY=1")
+	hear("STATUS=ready on " + w.mountpoint + "; drive online")
+	hear("WATCHDOG=1")
+	hear("WATCHDOG=1")
+	w.must("limit", "--pause")
+	w.write("a", "b")
+	hear("STATUS=ready on " + w.mountpoint + "; drive online; 1 change pending; uploads paused")
+	hear("WATCHDOG=1")
+	w.must("limit", "--resume")
+	w.must("unmount", w.mountpoint)
+	hear("STOPPING=1")
+	p.end()
+	if log := p.stderr(); strings.Contains(log, "does not answer") {
+		t.Errorf("ending it was taken for being stuck: %s", log)
+	}
+}
+
+// The units are what systemd takes them for.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze is not installed: apt-get install systemd")
+	}
+	for _, scope := range []string{"user", "system"} {
+		t.Run(scope, func(t *testing.T) {
+			text, err := os.ReadFile(filepath.Join("packaging", scope, "drivefs@.service"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Where make install puts the program nothing may be yet.
+			unit := strings.ReplaceAll(string(text), "=drivefs ", "="+os.Args[0]+" ")
+			unit = strings.ReplaceAll(unit, "=-drivefs ", "=-"+os.Args[0]+" ")
+			for _, part := range []string{"Type=notify", "WatchdogSec=", "Restart=on-failure", "RestartPreventExitStatus=2 3", "ExecStopPost=-" + os.Args[0] + " unmount"} {
+				if !strings.Contains(unit, part) {
+					t.Errorf("no %s", part)
+				}
+			}
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "drivefs@default.service"), unit)
+			cmd := exec.Command("systemd-analyze", "--"+scope, "--man=no", "verify", filepath.Join(dir, "drivefs@default.service"))
+			cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "SYSTEMD_LOG_LEVEL=warning")
+			out, err := cmd.CombinedOutput()
+			if err != nil || len(out) > 0 {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}
