@@ -72,7 +72,7 @@ func newRcloneWorld(t *testing.T, o drivetest.Options) *rcloneWorld {
 		t.Fatal(err)
 	}
 	rcloneServe(t, pln, w.proxy)
-	t.Cleanup(w.proxy.wait)
+	t.Cleanup(w.proxy.close)
 	// The token has expired, so that rclone has to refresh it first.
 	tok := w.s.Token()
 	tok.Expiry = time.Now().Add(-time.Hour)
@@ -127,19 +127,19 @@ func amazonCertificate(t *testing.T) (caPEM []byte, cert tls.Certificate) {
 type connectProxy struct {
 	to string
 
-	mu    sync.Mutex
-	hosts map[string]bool
-	pipes sync.WaitGroup
+	mu     sync.Mutex
+	hosts  map[string]bool
+	closed bool
+	pipes  sync.WaitGroup // handlers and pipes; added to under mu while not closed
 }
 
 func (p *connectProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host, _, _ := net.SplitHostPort(r.Host)
-	p.mu.Lock()
-	if p.hosts == nil {
-		p.hosts = map[string]bool{}
+	if !p.enter(host) {
+		http.Error(w, "the test is over", http.StatusServiceUnavailable)
+		return
 	}
-	p.hosts[host] = true
-	p.mu.Unlock()
+	defer p.pipes.Done()
 	if r.Method != http.MethodConnect {
 		http.Error(w, "only CONNECT", http.StatusMethodNotAllowed)
 		return
@@ -171,7 +171,28 @@ func (p *connectProxy) asked() []string {
 	return slices.Collect(maps.Keys(p.hosts))
 }
 
-func (p *connectProxy) wait() { p.pipes.Wait() }
+// enter notes a CONNECT, unless the proxy is closed.
+func (p *connectProxy) enter(host string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	if p.hosts == nil {
+		p.hosts = map[string]bool{}
+	}
+	p.hosts[host] = true
+	p.pipes.Add(1)
+	return true
+}
+
+// close lets nothing new in and waits for what is there; rclone has ended.
+func (p *connectProxy) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.pipes.Wait()
+}
 
 // try runs rclone; run expects it to succeed.
 func (w *rcloneWorld) try(args ...string) (stdout, stderr string, err error) {

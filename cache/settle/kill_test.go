@@ -89,7 +89,7 @@ func (a *assassin) rise() {
 	w.run()
 }
 
-// died waits until the kill, or until everything settled without one.
+// died waits until the kill, or until everything closed settled without one.
 func (a *assassin) died() bool {
 	idle := make(chan struct{})
 	go func() {
@@ -98,12 +98,28 @@ func (a *assassin) died() bool {
 	}()
 	select {
 	case <-a.dead:
-		a.w.stop()
-		a.w.stop = func() {}
-		// Flush of a dead settler: let it go.
-		return true
 	case <-idle:
 		a.w.srv.Hook(nil)
+		// A file that is still being written is killed while Flush, which is
+		// not about it, has nothing to wait for: both are true then.
+		if !a.isDead() {
+			return false
+		}
+	}
+	a.w.stop()
+	a.w.stop = func() {}
+	// Flush of a dead settler: let it go.
+	return true
+}
+
+// isDead waits for a kill that is under way.
+func (a *assassin) isDead() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-a.dead:
+		return true
+	default:
 		return false
 	}
 }

@@ -488,18 +488,10 @@ func killStream(t *testing.T, so drivetest.Options, answer drivetest.Fault, body
 	w.unpause()
 	f.write(body[mib/2:])
 	w.until("asked or dead", func() bool {
-		select {
-		case <-a.dead:
-			return true
-		default:
-			return w.srv.Requests()["content.upload"] > 0
-		}
+		return a.isDead() || w.srv.Requests()["content.upload"] > 0
 	})
-	open := false
-	select {
-	case <-a.dead:
-		open = true // killed while it was being written
-	default:
+	open := a.isDead() // killed while it was being written
+	if !open {
 		f.close()
 	}
 	if killed = a.died(); killed {
