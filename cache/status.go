@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -122,7 +123,8 @@ func (s *Store) wishPath(ino uint64) string {
 func (s *Store) Pending() settle.Stats { return s.settler.Stats() }
 
 // Flush starts all wishes at once, also what is settling or backing off, and
-// returns when nothing is pending but what fails, which it lists.
+// returns when nothing is pending but what fails, which it lists, and content
+// that PauseUploads holds back.
 //
 // On a read-only mount nothing is settled, so there is nothing to wait for.
 func (s *Store) Flush(ctx context.Context) ([]Failure, error) {
@@ -132,13 +134,17 @@ func (s *Store) Flush(ctx context.Context) ([]Failure, error) {
 	failed, err := s.settler.Flush(ctx)
 	var fs []Failure
 	for _, f := range failed {
+		if errors.Is(f.Err, settle.ErrPaused) {
+			continue
+		}
 		fs = append(fs, Failure{Path: s.wishPath(f.Ino), Error: f.Err.Error()})
 	}
 	return fs, err
 }
 
-// PauseUploads stops, or starts again, the sending of content.
-func (s *Store) PauseUploads(on bool) { s.settler.Pause(on) }
+// PauseUploads stops, or starts again, the sending of content. Names and
+// places go on.
+func (s *Store) PauseUploads(on bool) { s.settler.PauseContents(on) }
 
 // Answered takes a node that the service answered to a call made beside the
 // mount, such as a restore from the trash.

@@ -252,6 +252,9 @@ func (q *queue) blockOrDetour(it *item, on uint64, slot bool) {
 		if last.err != nil && last.final && last.state == timed {
 			q.settled(it.ino, last.err)
 		}
+		if q.heldBack(last) {
+			q.settled(it.ino, ErrPaused)
+		}
 	case wants != nil:
 		wants.detour = true
 		q.enqueue(wants)

@@ -427,6 +427,18 @@ func (q *queue) schedule(it *item, at time.Time) {
 	q.setState(it, timed)
 	it.at = at
 	heap.Push(&q.timers, timerSlot{at, it, it.turn})
+	q.holdBack(it)
+}
+
+// holdBack takes contents that wait for the end of a pause off the flushes.
+func (q *queue) holdBack(it *item) {
+	if q.heldBack(it) {
+		q.settled(it.ino, ErrPaused)
+	}
+}
+
+func (q *queue) heldBack(it *item) bool {
+	return q.s.held.Load() && it.lane != laneCalls && (it.state == ready || it.state == timed)
 }
 
 func (q *queue) block(it *item, on uint64, slot bool) {
@@ -441,6 +453,7 @@ func (q *queue) enqueue(it *item) {
 		it.lane = laneCalls // its place first, which needs not wait for uploads to end
 	}
 	q.lanes[it.lane].push(laneSlot{it, it.turn})
+	q.holdBack(it)
 }
 
 // dispatch starts what may start.
@@ -452,6 +465,9 @@ func (q *queue) dispatch(now time.Time) {
 		return
 	}
 	for l := range lanes {
+		if l != laneCalls && q.s.held.Load() {
+			continue
+		}
 		for q.limits.free(l) {
 			if q.down && (q.limits.total() > 0 || q.probeAt.After(now)) {
 				return

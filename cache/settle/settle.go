@@ -19,6 +19,10 @@ import (
 // and Wait is one of package drive's errors.
 var ErrNotEmpty = errors.New("something that was not seen here is in the folder")
 
+// ErrPaused is why a Flush does not wait for contents that PauseContents holds
+// back.
+var ErrPaused = errors.New("uploads are paused")
+
 // Options configures New. The zero value is usable.
 type Options struct {
 	Uploads     int           // most contents sent at once, 0 = 16
@@ -72,6 +76,7 @@ type Settler struct {
 	started time.Time     // what was Sent before is of an earlier life
 	signal  chan struct{} // one slot: asks has something
 	bare    atomic.Bool   // the service takes nodes, but not with their properties
+	held    atomic.Bool   // see PauseContents
 
 	mu      sync.Mutex // guards what follows
 	rnd     *rand.Rand
@@ -300,6 +305,18 @@ func (s *Settler) Pause(on bool) {
 	s.paused = on
 	s.mu.Unlock()
 	s.tell(func(*queue) {})
+}
+
+// PauseContents holds back the contents of files, or lets them go on; names
+// and places go on meanwhile, and what is in flight ends. A Flush does not
+// wait for what is held back, and lists it with ErrPaused.
+func (s *Settler) PauseContents(on bool) {
+	s.held.Store(on)
+	s.tell(func(q *queue) {
+		for _, it := range q.items {
+			q.holdBack(it)
+		}
+	})
 }
 
 // Progress is one piece of work in flight.

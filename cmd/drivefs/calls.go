@@ -143,7 +143,7 @@ func (m *mount) answerRefresh(ctx context.Context, _ none, _ control.Emit) (any,
 
 func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any, error) {
 	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) })
-	if n := m.store.Pending().Pending; n > 0 && m.limits().Paused {
+	if n := m.store.Pending().Pending; n > 0 && len(failed) == 0 && m.limits().Paused {
 		return nil, fail(exitPending, "uploads are paused with %s pending: drivefs limit --resume %s", count(n, "change"), m.mountpoint)
 	}
 	return control.FlushResult{Failed: failures(failed)}, ctx.Err()

@@ -19,13 +19,14 @@ func newLimit(p *program) *cobra.Command {
 		Short: "Change the rate limits of a running mount; pause and resume its uploads",
 		Long: "Change the rate limits of a running mount, pause its uploads, or let them go on. What is not named stays as\n" +
 			"it is; without flags it says what is in force. Transfers under way follow a new rate; a pause lets them end\n" +
-			"and begins nothing new. All of it holds until the mount ends: the configuration is not changed.\n\n" +
+			"and begins no other, while new names, renames and removals go on.\n\n" +
+			"All of it holds until the mount ends; what the next one begins with is in the configuration (drivefs config show).\n" +
 			"While uploads are paused, flush and unmount do not wait for them: what is pending is kept for later.",
 		Example: "  drivefs limit --upload-limit 2MiB ~/Drive\n  drivefs limit --pause",
 		Args:    takes(0, "MOUNTPOINT"),
 	}
 	flags := config.Register(cmd.Flags(), config.Which|config.Limits)
-	cmd.Flags().BoolVar(&o.pause, "pause", false, "send nothing new until --resume")
+	cmd.Flags().BoolVar(&o.pause, "pause", false, "send no more contents until --resume, or until the mount ends")
 	cmd.Flags().BoolVar(&o.resume, "resume", false, "go on with the uploads")
 	for _, name := range []string{"upload-limit", "download-limit"} {
 		cmd.Flags().Lookup(name).DefValue = "" // what is not given stays

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +37,13 @@ func TestLimit(t *testing.T) {
 		t.Errorf("flush: exit code %d", code)
 	}
 	oneLine(t, stderr, "paused", "1 change", "drivefs limit --resume")
+	if err := os.Mkdir(w.file("folder"), 0o700); err != nil { // names go on
+		t.Fatal(err)
+	}
+	w.eventually("the folder is on the drive", func() bool {
+		_, err := w.drive.Else().Lookup("folder")
+		return err == nil
+	})
 	if s := w.status(); !s.Limits.Paused || s.Uploads.Pending != 1 || w.onDrive("later") != "" {
 		t.Errorf("paused: %+v, %+v", s.Limits, s.Uploads)
 	}

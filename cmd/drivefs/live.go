@@ -145,9 +145,9 @@ func leftBehind(mountpoint string, pending int) error {
 // progressEvery is how often a drain tells how far it is.
 const progressEvery = 300 * time.Millisecond
 
-// drain uploads everything until only failures are left, ctx ends, or uploads
-// are paused. A read-only mount uploads nothing, not even what an earlier one
-// left.
+// drain uploads everything until only failures are left, and what a pause
+// holds back, or ctx ends. A read-only mount uploads nothing, not even what an
+// earlier one left.
 func (m *mount) drain(ctx context.Context, tell func(control.Progress)) (failed []cache.Failure) {
 	if m.c.ReadOnly {
 		return nil
@@ -156,11 +156,6 @@ func (m *mount) drain(ctx context.Context, tell func(control.Progress)) (failed 
 		failed []cache.Failure
 		err    error
 	}
-	if m.limits().Paused {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	done := make(chan outcome, 1)
 	go func() {
 		f, err := m.store.Flush(ctx)
@@ -177,9 +172,6 @@ func (m *mount) drain(ctx context.Context, tell func(control.Progress)) (failed 
 			return o.failed
 		case <-tick.C:
 			tell(m.progress())
-			if m.limits().Paused {
-				cancel()
-			}
 		}
 	}
 }

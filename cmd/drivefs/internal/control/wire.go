@@ -60,7 +60,7 @@ type Uploads struct {
 type Limits struct {
 	Upload   int64 `json:"upload"`   // bytes a second, 0 = none
 	Download int64 `json:"download"` // bytes a second, 0 = none
-	Paused   bool  `json:"paused"`   // nothing new is sent
+	Paused   bool  `json:"paused"`   // no more contents are sent
 }
 
 // LimitRequest changes what is not nil. Its answer is the Limits that hold then.
