@@ -84,6 +84,21 @@ func (h host) Holder(parentID, name string) (uint64, string) {
 	return r.Ino, r.ID
 }
 
+func (h host) Place(nodeID string) (name string, parents []string, ok bool) {
+	r, ok, err := h.s.mirror.ByID(nodeID)
+	if err != nil || !ok {
+		return "", nil, false
+	}
+	for _, p := range r.Parents {
+		dir, known, err := h.s.mirror.Get(p)
+		if err != nil || !known {
+			return "", nil, false
+		}
+		parents = append(parents, dir.ID)
+	}
+	return r.Name, parents, true
+}
+
 func (h host) Tag(ino uint64, b *journal.Base) string {
 	h.s.view.RLock()
 	defer h.s.view.RUnlock()

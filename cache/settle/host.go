@@ -55,6 +55,9 @@ type Host interface {
 	// Holder is the inode whose node holds (parent, name) on the drive as far
 	// as the mirror knows, and that node; 0 = free.
 	Holder(parentID, name string) (ino uint64, nodeID string)
+	// Place is the name and the folders (in no order) that the mirror has for a
+	// node; false = it does not know the node, or knows it to be gone.
+	Place(nodeID string) (name string, parents []string, ok bool)
 	// Tag is the eTagResponse to hold a rename against: that of b, or "" when
 	// calls of our own are known to have changed it since.
 	Tag(ino uint64, b *journal.Base) string

@@ -251,12 +251,9 @@ func (t *task) known(e *journal.Entry, ids []string) bool {
 	if t.s.h.InoOf(e.NodeID) != t.ino || e.Draft != nil {
 		return false
 	}
-	for _, id := range ids {
-		if _, node := t.s.h.Holder(id, e.Place.Name); node != e.NodeID {
-			return false
-		}
-	}
-	return true
+	// To the letter: not another spelling, and not in one folder more.
+	name, parents, ok := t.s.h.Place(e.NodeID)
+	return ok && (len(ids) == 0 || name == e.Place.Name && sameSet(parents, ids))
 }
 
 // done takes the entry out of the journal.
