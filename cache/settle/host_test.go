@@ -374,10 +374,23 @@ func (h *memHost) childLocked(dir uint64, name string) uint64 {
 		return 0
 	}
 	ino := h.inos[id]
-	if h.j.Peek(ino, func(*journal.Entry) {}) {
+	if h.j.Peek(ino, func(*journal.Entry) {}) || h.echoLocked(h.mirror[id]) {
 		return 0
 	}
 	return ino
+}
+
+// echoLocked reports whether the node is what a call of ours has made that was
+// cut off by a kill: its inode has an entry that does not know so yet, and
+// shows where that says.
+func (h *memHost) echoLocked(r *record) (echo bool) {
+	for _, ino := range h.j.Inos() {
+		h.j.Peek(ino, func(e *journal.Entry) {
+			echo = echo || e.NodeID == "" && e.Sent != nil && e.Folder == r.folder && ino != h.inos[r.id] &&
+				slices.Contains(r.parents, e.Sent.ParentID) && drive.Fold(e.Sent.Name) == drive.Fold(r.name)
+		})
+	}
+	return echo
 }
 
 func (h *memHost) walkLocked(p string) uint64 {
@@ -496,7 +509,7 @@ func (h *memHost) remove(p string) (ino, rev uint64, err error) {
 
 func (h *memHost) removedLocked(ino uint64) *journal.Entry {
 	e := h.wishLocked(ino)
-	e.Removed, e.Draft, e.Due = true, nil, time.Now().Add(h.delay)
+	e.Removed, e.Open, e.Draft, e.Due = true, false, nil, time.Now().Add(h.delay)
 	return e
 }
 
@@ -542,7 +555,7 @@ func (h *memHost) view() (files map[string]uint64, folders []string) {
 	}
 	all := map[uint64]dentry{}
 	for ino, id := range h.ids {
-		if r := h.mirror[id]; r != nil && r.live && len(r.parents) > 0 {
+		if r := h.mirror[id]; r != nil && r.live && len(r.parents) > 0 && !h.echoLocked(r) {
 			all[ino] = dentry{h.inos[r.parents[0]], r.name, r.folder}
 		}
 	}

@@ -193,7 +193,7 @@ func TestKill(t *testing.T) {
 			for _, after := range []bool{false, true} {
 				for at := 1; ; at++ {
 					killed := ""
-					ok := t.Run(fmt.Sprintf("%d,after=%v", at, after), func(t *testing.T) {
+					ok := bubble(t, fmt.Sprintf("%d,after=%v", at, after), func(t *testing.T) {
 						w := newWorld(t, drivetest.Options{}, fast).run()
 						if tt.setup != nil {
 							tt.setup(w)
@@ -329,8 +329,7 @@ var (
 func TestRandom(t *testing.T) {
 	t.Logf("seeds %d to %d", *firstSeed, *firstSeed+*seeds-1)
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			t.Parallel()
+		bubbles(t, fmt.Sprint("seed ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			o := fast
 			o.UploadDelay = 2 * time.Millisecond

@@ -47,7 +47,7 @@ func (q *queue) settlePlace(it *item) {
 		return
 	}
 	if on, slot := q.blocker(it); on != 0 {
-		q.blockOrDetour(it, on, slot)
+		q.blockOrDetour(it, on, slot, false)
 		return
 	}
 	q.enqueue(it)
@@ -224,9 +224,10 @@ func sameSet(a, b []string) bool {
 }
 
 // blockOrDetour lets the item wait for another. When that waits for this one
-// in turn, somebody in the circle who wants a name takes a temporary one.
-func (q *queue) blockOrDetour(it *item, on uint64, slot bool) {
-	q.block(it, on, slot)
+// in turn, somebody in the circle who wants a name takes a temporary one. told
+// tells that a worker found out what it has to wait for.
+func (q *queue) blockOrDetour(it *item, on uint64, slot, told bool) {
+	q.block(it, on, slot, told)
 	last := q.items[on]
 	if slot && last != nil && last.state == timed && !last.pressed && !last.retry.After(time.Now()) {
 		// What only settles need not, when somebody is waiting for its name.
@@ -259,10 +260,27 @@ func (q *queue) blockOrDetour(it *item, on uint64, slot bool) {
 		wants.detour = true
 		q.enqueue(wants)
 	default:
-		q.s.log.Error("entries wait for each other", "ino", it.ino, "on", on)
-		it.retry = time.Now().Add(q.s.slow())
-		q.schedule(it, it.retry)
+		q.openCircle(it)
 	}
+}
+
+// openCircle is for a circle in which nobody wants a name. What a worker saw
+// somebody wait for may wish for something else by now, and need not be waited
+// for any more: who was told so tries again.
+func (q *queue) openCircle(it *item) {
+	out, wait := it, q.s.slow()
+	for range q.items {
+		if out.told {
+			wait = q.s.after(1)
+			break
+		}
+		if out = q.items[out.on]; out == it {
+			q.s.log.Error("entries wait for each other", "ino", it.ino, "on", it.on)
+			break
+		}
+	}
+	out.retry = time.Now().Add(wait)
+	q.schedule(out, out.retry)
 }
 
 // metInCircle reports whether the name that it ran into is held by one that

@@ -20,8 +20,7 @@ import (
 func TestRandomWithOthers(t *testing.T) {
 	t.Logf("seeds %d to %d", *firstSeed, *firstSeed+*seeds-1)
 	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			t.Parallel()
+		bubbles(t, fmt.Sprint("seed ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 11))
 			o := fast
 			so := services[seed%uint64(len(services))]

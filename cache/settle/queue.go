@@ -3,98 +3,12 @@ package settle
 import (
 	"container/heap"
 	"context"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 )
-
-// state is where an item is in the queue.
-type state int
-
-const (
-	parked  state = iota // nothing to do until the entry changes
-	timed                // until at
-	blocked              // until on has been worked on
-	ready                // for a free place in its lane
-	running
-)
-
-// item is what the queue remembers of one entry. It is a cache: everything
-// that matters is read from the journal again before anything is done.
-type item struct {
-	ino   uint64
-	state state
-	turn  uint64 // grows with each change of state: makes stale heap and lane slots void
-
-	// As the entry was last seen.
-	rev     uint64
-	node    string   // "" = none
-	home    []string // Base.Parents, or where an upload of unknown outcome went
-	name    string   // Base.Name
-	place   journal.Place
-	folder  bool
-	removed bool
-	open    bool
-	lane    lane
-	due     time.Time
-
-	at   time.Time // of timed
-	on   uint64    // of blocked
-	slot bool      // blocked because on holds the name
-	// met is whose name the last try ran into, by the service's word; 0 when
-	// it did not. The mirror may not know of it yet, and then only this shows
-	// that two wait for each other.
-	met uint64
-
-	retry    time.Time // not before, unless pressed
-	remote   bool      // … because the service as a whole was in trouble
-	held     bool      // … because of Interrupt
-	pressed  bool      // due and retry do not count, until the next try
-	flushing bool      // due does not count
-	detour   bool      // take the temporary name next
-	again    bool      // look again when the work in flight ends
-	err      error     // of the last try
-	final    bool      // err will not go away by itself soon
-	task     *task
-
-	streamFrom time.Time // when its upload may begin although it is being written; zero = not
-	streamed   bool      // that was tried
-
-	spins int      // tasks in a row that changed nothing
-	idle  []func() // called once when the work in flight has ended
-
-	// origin is the place the node had before settling touched it, for an Undo.
-	origin *journal.Base
-
-	indexed indexed
-}
-
-// indexed is what the indexes hold of an item.
-type indexed struct {
-	node string
-	home []string
-	name string
-}
-
-// slotOf is what may be taken only once: a name in a folder (API §5.5).
-func slotOf(parent, name string) string { return parent + "/" + drive.Fold(name) }
-
-func addTo[K comparable](m map[K]map[*item]bool, k K, it *item) {
-	if m[k] == nil {
-		m[k] = map[*item]bool{}
-	}
-	m[k][it] = true
-}
-
-func takeFrom[K comparable](m map[K]map[*item]bool, k K, it *item) {
-	delete(m[k], it)
-	if len(m[k]) == 0 {
-		delete(m, k)
-	}
-}
 
 // queue is the state of Run's goroutine; nobody else touches it.
 type queue struct {
@@ -129,19 +43,23 @@ type queue struct {
 	wakeTime time.Time
 }
 
+func newQueue(ctx context.Context, s *Settler) *queue {
+	return &queue{
+		s: s, ctx: ctx, limits: newLimits(s.o),
+		items: map[uint64]*item{}, byNode: map[string]*item{},
+		under: map[string]map[*item]bool{}, unborn: map[string]map[*item]bool{}, deps: map[uint64]map[*item]bool{},
+		movers: map[*item]bool{}, flushes: map[*flush]bool{},
+		reports: make(chan report), stale: true,
+	}
+}
+
 // Run owns the queue until ctx ends, then cuts off what is in flight (the
 // journal has it) and returns when all workers stopped. It may run again
 // after that, but only once at a time.
 func (s *Settler) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
-	q := &queue{
-		s: s, ctx: work, limits: newLimits(s.o),
-		items: map[uint64]*item{}, byNode: map[string]*item{},
-		under: map[string]map[*item]bool{}, unborn: map[string]map[*item]bool{}, deps: map[uint64]map[*item]bool{},
-		movers: map[*item]bool{}, flushes: map[*flush]bool{},
-		reports: make(chan report), stale: true,
-	}
+	q := newQueue(work, s)
 	for _, ino := range s.j.Inos() {
 		q.look(ino) // also what an earlier Run has seen
 	}
@@ -302,62 +220,6 @@ func (q *queue) reconsider(it *item) {
 	})
 }
 
-// take copies what the queue needs. It runs under the journal's read lock.
-func (it *item) take(e *journal.Entry) {
-	if it.rev != e.Rev {
-		if it.held {
-			it.held, it.retry = false, time.Time{}
-		}
-		// A new wish is a new chance, unless the service as a whole is away.
-		if it.final {
-			it.retry = time.Time{}
-		}
-		if it.rev > e.Rev {
-			it.origin = nil
-		}
-	}
-	if it.folder != e.Folder || it.node != e.NodeID {
-		it.origin = nil
-	}
-	it.rev, it.node, it.folder, it.removed, it.open = e.Rev, e.NodeID, e.Folder, e.Removed, e.Open
-	if e.Place.Name != it.place.Name || !slices.Equal(e.Place.Parents, it.place.Parents) {
-		it.streamFrom = time.Time{}
-	}
-	it.place = journal.Place{Parents: slices.Clone(e.Place.Parents), Name: e.Place.Name}
-	it.due = e.Due
-	it.home, it.name = nil, ""
-	switch {
-	case e.Base != nil:
-		it.home, it.name = slices.Clone(e.Base.Parents), e.Base.Name
-		if it.origin == nil {
-			b := *e.Base
-			b.Parents = it.home
-			it.origin = &b
-		}
-	case e.Sent != nil:
-		it.home, it.name = []string{e.Sent.ParentID}, e.Sent.Name
-	}
-	it.lane = laneCalls
-	if e.Draft != nil && !e.Removed && !contentDone(e) {
-		it.lane = laneLarge
-		if e.Draft.Size < smallFile {
-			it.lane = laneSmall
-		}
-	}
-}
-
-// contentDone reports whether the drive has the entry's content, as far as
-// the journal knows: what was sent last is what the node holds.
-func contentDone(e *journal.Entry) bool {
-	return e.Draft == nil || e.Sent != nil && e.Sent.Gen == e.Draft.Gen && arrived(e)
-}
-
-// arrived reports whether what was sent last is known to be on the node.
-func arrived(e *journal.Entry) bool {
-	return e.Sent != nil && e.NodeID != "" && e.Base != nil && e.Sent.MD5 != "" &&
-		e.Base.MD5 == e.Sent.MD5 && e.Base.Size == e.Sent.Size
-}
-
 // index files the item by what others look for.
 func (q *queue) index(it *item) {
 	q.unindex(it)
@@ -441,9 +303,9 @@ func (q *queue) heldBack(it *item) bool {
 	return q.s.held.Load() && it.lane != laneCalls && (it.state == ready || it.state == timed)
 }
 
-func (q *queue) block(it *item, on uint64, slot bool) {
+func (q *queue) block(it *item, on uint64, slot, told bool) {
 	q.setState(it, blocked)
-	it.on, it.slot = on, slot
+	it.on, it.slot, it.told = on, slot, told
 	addTo(q.deps, on, it)
 }
 
@@ -454,284 +316,4 @@ func (q *queue) enqueue(it *item) {
 	}
 	q.lanes[it.lane].push(laneSlot{it, it.turn})
 	q.holdBack(it)
-}
-
-// dispatch starts what may start.
-func (q *queue) dispatch(now time.Time) {
-	q.s.mu.Lock()
-	paused := q.s.paused
-	q.s.mu.Unlock()
-	if paused || q.ctx.Err() != nil {
-		return
-	}
-	for l := range lanes {
-		if l != laneCalls && q.s.held.Load() {
-			continue
-		}
-		for q.limits.free(l) {
-			if q.down && (q.limits.total() > 0 || q.probeAt.After(now)) {
-				return
-			}
-			it := q.lanes[l].pop()
-			if it == nil {
-				break
-			}
-			// The world has moved on since it was found ready.
-			fresh := false
-			q.s.j.Peek(it.ino, func(e *journal.Entry) { fresh = e.Rev == it.rev })
-			if !fresh {
-				q.look(it.ino)
-				continue
-			}
-			if it.streams() && !q.mayStream() {
-				it.streamFrom = time.Time{}
-				q.look(it.ino)
-				continue
-			}
-			if on, slot := q.blocker(it); on != 0 && !it.detour {
-				q.blockOrDetour(it, on, slot)
-				continue
-			}
-			q.start(it, l)
-		}
-	}
-}
-
-func (q *queue) start(it *item, l lane) {
-	ctx, cancel := context.WithCancel(q.ctx)
-	t := &task{
-		s: q.s, ino: it.ino, rev: it.rev, lane: l, ctx: ctx, cancel: cancel, started: time.Now(),
-		detour: it.detour, origin: it.origin, others: len(q.movers) > 1 || len(q.movers) == 1 && !q.movers[it],
-	}
-	streams := it.streams() // before it is known where it is about to appear
-	if it.folder && it.removed {
-		t.covered = q.covered(it)
-	}
-	q.s.j.Peek(it.ino, func(e *journal.Entry) {
-		t.node = e.NodeID
-		if e.Base != nil {
-			t.content = e.Base.Content
-		}
-	})
-	if it.node == "" && len(it.home) == 0 {
-		// It is about to appear there: a removal of the folder must wait.
-		it.home, _, _ = resolve(q.s.h, it.place.Parents, nil)
-		it.name = it.place.Name
-		q.index(it)
-	}
-	if streams {
-		t.live = &live{poke: make(chan struct{}, 1)}
-		q.streamsRunning++
-	}
-	q.setState(it, running)
-	it.task, it.pressed, it.detour, it.again = t, false, false, false
-	if q.movers[it] {
-		q.mover = it
-	}
-	q.limits.running[l]++
-	q.s.mu.Lock()
-	q.s.active[it.ino], q.s.limit = t, q.limits.uploads
-	q.s.mu.Unlock()
-	q.work.Add(1)
-	go func() {
-		defer q.work.Done()
-		q.reports <- t.run()
-	}()
-}
-
-// report takes in what a worker found.
-func (q *queue) report(r report) {
-	now := time.Now()
-	it := q.items[r.task.ino]
-	r.task.cancel()
-	it.task = nil
-	if r.task.live != nil {
-		q.streamsRunning--
-		it.streamed, it.streamFrom = true, time.Time{}
-	}
-	if q.mover == it {
-		q.mover = nil
-	}
-	q.setState(it, parked)
-	q.limits.ended(r.task.lane, r.task.started, r.task.throttled, r.kind == done || r.kind == again, now)
-	q.s.mu.Lock()
-	delete(q.s.active, it.ino)
-	q.s.limit = q.limits.uploads
-	q.s.mu.Unlock()
-	if q.down && r.remote {
-		q.probes++
-		q.probeAt = now.Add(min(q.s.after(q.probes), time.Minute))
-	}
-
-	it.final, it.remote, it.retry = r.final, r.remote, r.at
-	it.met = 0
-	if r.kind == waits && r.slot {
-		it.met = r.on
-	}
-	q.setErr(it, r.err)
-	q.guard(it, r, now)
-	for _, fn := range it.idle {
-		fn()
-	}
-	it.idle = nil
-
-	rev := it.rev
-	present := q.s.j.Peek(it.ino, func(e *journal.Entry) { it.take(e) })
-	if present {
-		q.index(it)
-	}
-	// Those who waited go first: what they still wait for is judged by what
-	// this one has done, and only then what this one waits for.
-	q.wake(it.ino)
-	for _, ino := range r.touched {
-		q.look(ino)
-	}
-	if r.kind == waits && present && it.rev == rev && q.items[r.on] != nil {
-		if q.metInCircle(it) {
-			it.detour = true
-			q.enqueue(it)
-		} else {
-			q.blockOrDetour(it, r.on, r.slot)
-		}
-	} else {
-		q.look(it.ino)
-	}
-	switch {
-	case it.rev != rev:
-	case it.err != nil && it.final:
-		q.settled(it.ino, it.err)
-	case r.writing:
-		// As with a file that was never closed: a flush is about what is closed.
-		q.settled(it.ino, nil)
-	}
-}
-
-// guard keeps work that leads nowhere from being started again at once.
-func (q *queue) guard(it *item, r report, now time.Time) {
-	if r.kind != again {
-		it.spins = 0
-	} else if it.spins++; it.spins > maxRounds {
-		q.s.log.Error("settling makes no progress", "ino", it.ino)
-		it.retry = now.Add(q.s.after(it.spins - maxRounds))
-	}
-}
-
-func (q *queue) setErr(it *item, err error) {
-	q.s.mu.Lock()
-	if it.err != nil {
-		q.s.failed--
-	}
-	if err != nil {
-		q.s.failed++
-	}
-	q.s.mu.Unlock()
-	it.err = err
-}
-
-// interrupt: see Settler.Interrupt.
-func (q *queue) interrupt(ino uint64, reply chan<- bool) {
-	it := q.items[ino]
-	if it == nil {
-		q.look(ino)
-		if it = q.items[ino]; it == nil {
-			reply <- true
-			return
-		}
-	}
-	t := it.task
-	it.streamFrom = time.Time{}
-	answer := func() {
-		clean := true
-		q.s.j.Peek(ino, func(e *journal.Entry) {
-			it.take(e) // or a change from before the question would end the hold
-			clean = e.Sent == nil || arrived(e)
-			if t != nil && (e.NodeID != t.node || e.Base != nil && e.Base.Content != t.content) {
-				clean = false // it came just too late
-			}
-		})
-		it.held = true
-		it.retry = time.Now().Add(interruptTime)
-		reply <- clean
-	}
-	if t == nil {
-		answer()
-		q.look(ino)
-		return
-	}
-	if t.lane != laneCalls {
-		t.cancel()
-	}
-	it.idle = append(it.idle, answer)
-}
-
-// flush is one call of Flush. failed is guarded by Settler.mu.
-type flush struct {
-	left   map[uint64]bool
-	failed []Failure
-	done   chan struct{}
-}
-
-func (q *queue) flush(f *flush) {
-	f.left = map[uint64]bool{}
-	q.flushes[f] = true
-	q.probeAt = time.Time{}
-	for _, ino := range q.s.j.Inos() {
-		f.left[ino] = true
-	}
-	for _, ino := range q.s.j.Inos() {
-		it := q.items[ino]
-		if it == nil {
-			it = &item{ino: ino}
-			q.items[ino] = it
-		}
-		it.flushing, it.pressed, it.final = true, true, false
-		q.look(ino)
-		if it.open && it.task == nil || it.streaming() {
-			q.settled(ino, nil)
-		}
-	}
-	q.finishFlush(f)
-}
-
-func (q *queue) unflush(f *flush) {
-	delete(q.flushes, f)
-	if len(q.flushes) == 0 {
-		for ino := range f.left {
-			if it := q.items[ino]; it != nil {
-				it.flushing = false
-			}
-		}
-	}
-}
-
-// settled takes ino, and with an error also what waits for it, off the
-// flushes.
-func (q *queue) settled(ino uint64, err error) {
-	if len(q.flushes) == 0 {
-		return
-	}
-	for f := range q.flushes {
-		if !f.left[ino] {
-			continue
-		}
-		delete(f.left, ino)
-		if err != nil {
-			q.s.mu.Lock()
-			f.failed = append(f.failed, Failure{ino, err})
-			q.s.mu.Unlock()
-			for dep := range q.deps[ino] {
-				if dep.ino != ino {
-					q.settled(dep.ino, err)
-				}
-			}
-		}
-		q.finishFlush(f)
-	}
-}
-
-func (q *queue) finishFlush(f *flush) {
-	if len(f.left) == 0 && q.flushes[f] {
-		delete(q.flushes, f)
-		close(f.done)
-	}
 }

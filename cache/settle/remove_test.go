@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/drivefs/drivefs/drive"
@@ -11,46 +12,52 @@ import (
 )
 
 func TestRemoveFile(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a", "x")
-	w.flush()
-	w.srv.ResetRequests()
-	w.remove("a")
-	w.flush()
-	w.wantTree(map[string]string{})
-	w.wantTrash("a")
-	w.wantCalls(map[string]int{"nodes.get": 1, "trash.put": 1})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a", "x")
+		w.flush()
+		w.srv.ResetRequests()
+		w.remove("a")
+		w.flush()
+		w.wantTree(map[string]string{})
+		w.wantTrash("a")
+		w.wantCalls(map[string]int{"nodes.get": 1, "trash.put": 1})
+	})
 }
 
 func TestRemoveGone(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a", "x")
-	w.flush()
-	n, _ := w.other.Lookup("a")
-	if _, err := w.other.Trash(n.ID); err != nil {
-		t.Fatal(err)
-	}
-	w.srv.ResetRequests()
-	w.remove("a")
-	w.flush()
-	w.wantTrash("a")
-	w.wantCalls(map[string]int{"nodes.get": 1})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a", "x")
+		w.flush()
+		n, _ := w.other.Lookup("a")
+		if _, err := w.other.Trash(n.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.srv.ResetRequests()
+		w.remove("a")
+		w.flush()
+		w.wantTrash("a")
+		w.wantCalls(map[string]int{"nodes.get": 1})
+	})
 }
 
 func TestRemoveChanged(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a", "x")
-	w.flush()
-	n, _ := w.other.Lookup("a")
-	if _, err := w.other.Overwrite(n.ID, bytesOf("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	ino, rev := must[uint64, uint64](t)(w.h.remove("a"))
-	if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrChanged) {
-		t.Fatalf("got %v", err)
-	}
-	w.wantTree(map[string]string{"a": "theirs"})
-	w.wantTrash()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a", "x")
+		w.flush()
+		n, _ := w.other.Lookup("a")
+		if _, err := w.other.Overwrite(n.ID, bytesOf("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		ino, rev := must[uint64, uint64](t)(w.h.remove("a"))
+		if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrChanged) {
+			t.Fatalf("got %v", err)
+		}
+		w.wantTree(map[string]string{"a": "theirs"})
+		w.wantTrash()
+	})
 }
 
 // tree makes folders with files in each.
@@ -79,123 +86,137 @@ func (w *world) removeTree(top string, folders, files int) {
 }
 
 func TestRemoveTree(t *testing.T) {
-	o := fast
-	o.UploadDelay = 100 * time.Millisecond
-	w := newWorld(t, drivetest.Options{}, o).run()
-	w.makeTree("top", 5, 20)
-	n, _ := w.other.Lookup("top")
-	w.removeTree("top", 5, 20)
-	ino, rev := w.h.InoOf(n.ID), uint64(1)
-	if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
-		t.Fatal(err)
-	}
-	w.flush()
-	w.wantTree(map[string]string{})
-	w.wantTrash("top")
-	w.wantCalls(map[string]int{"nodes.get": 1, "nodes.children": 6, "trash.put": 1})
-	if _, err := w.other.Restore(n.ID); err != nil {
-		t.Fatal(err)
-	}
-	if got := len(w.tree()); got != 1+5+100 {
-		t.Errorf("restore brought back %d nodes, want %d", got, 1+5+100)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.UploadDelay = 100 * time.Millisecond
+		w := newWorld(t, drivetest.Options{}, o).run()
+		w.makeTree("top", 5, 20)
+		n, _ := w.other.Lookup("top")
+		w.removeTree("top", 5, 20)
+		ino, rev := w.h.InoOf(n.ID), uint64(1)
+		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
+		w.wantTree(map[string]string{})
+		w.wantTrash("top")
+		w.wantCalls(map[string]int{"nodes.get": 1, "nodes.children": 6, "trash.put": 1})
+		if _, err := w.other.Restore(n.ID); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(w.tree()); got != 1+5+100 {
+			t.Errorf("restore brought back %d nodes, want %d", got, 1+5+100)
+		}
+	})
 }
 
 func TestRemoveTreeUnseenInside(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.makeTree("top", 3, 2)
-	if _, err := w.other.PutPath("top/d1/unseen", []byte("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	w.s.Pause(true)
-	w.removeTree("top", 3, 2)
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"top": "/", "top/d1": "/", "top/d1/unseen": "theirs"})
-	w.wantTrash("d0", "d2", "f0", "f1") // f0 and f1 of d1, one by one
-	if len(w.h.notes("undo")) != 2 {
-		t.Errorf("reported: %q", w.h.notes(""))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.makeTree("top", 3, 2)
+		if _, err := w.other.PutPath("top/d1/unseen", []byte("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		w.s.Pause(true)
+		w.removeTree("top", 3, 2)
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"top": "/", "top/d1": "/", "top/d1/unseen": "theirs"})
+		w.wantTrash("d0", "d2", "f0", "f1") // f0 and f1 of d1, one by one
+		if len(w.h.notes("undo")) != 2 {
+			t.Errorf("reported: %q", w.h.notes(""))
+		}
+	})
 }
 
 func TestRemoveTreeChangedInside(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.makeTree("top", 2, 2)
-	n, _ := w.other.Lookup("top/d1/f1")
-	if _, err := w.other.Overwrite(n.ID, bytesOf("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	w.s.Pause(true)
-	w.removeTree("top", 2, 2)
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"top": "/", "top/d1": "/", "top/d1/f1": "theirs"})
-	w.wantTrash("d0", "f0")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.makeTree("top", 2, 2)
+		n, _ := w.other.Lookup("top/d1/f1")
+		if _, err := w.other.Overwrite(n.ID, bytesOf("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		w.s.Pause(true)
+		w.removeTree("top", 2, 2)
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"top": "/", "top/d1": "/", "top/d1/f1": "theirs"})
+		w.wantTrash("d0", "f0")
+	})
 }
 
 // What was moved out of a removed folder leaves it first.
 func TestRemoveTreeMovedOut(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.makeTree("top", 2, 2)
-	w.s.Pause(true)
-	w.rename("top/d0/f0", "kept")
-	w.rename("top/d1", "d1")
-	w.remove("top/d0/f1")
-	w.remove("top/d0")
-	w.remove("top")
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"kept": "x", "d1": "/", "d1/f0": "x", "d1/f1": "x"})
-	w.wantTrash("top")
-	w.wantCalls(map[string]int{"nodes.get": 1, "nodes.children": 2, "trash.put": 1, "nodes.update": 1, "nodes.move": 2})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.makeTree("top", 2, 2)
+		w.s.Pause(true)
+		w.rename("top/d0/f0", "kept")
+		w.rename("top/d1", "d1")
+		w.remove("top/d0/f1")
+		w.remove("top/d0")
+		w.remove("top")
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"kept": "x", "d1": "/", "d1/f0": "x", "d1/f1": "x"})
+		w.wantTrash("top")
+		w.wantCalls(map[string]int{"nodes.get": 1, "nodes.children": 2, "trash.put": 1, "nodes.update": 1, "nodes.move": 2})
+	})
 }
 
 // A folder that is removed while something new is on its way into it.
 func TestRemoveFolderWithPendingChildren(t *testing.T) {
-	o := fast
-	o.UploadDelay = time.Hour
-	w := newWorld(t, drivetest.Options{}, o).run()
-	ino, rev := must[uint64, uint64](t)(w.h.mkdir("d"))
-	if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
-		t.Fatal(err)
-	}
-	w.write("d/f", "x")
-	w.remove("d/f")
-	w.remove("d")
-	w.flush()
-	w.wantTree(map[string]string{})
-	w.wantTrash("d")
-	w.wantCalls(map[string]int{"nodes.create": 1, "nodes.get": 1, "nodes.children": 1, "trash.put": 1})
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.UploadDelay = time.Hour
+		w := newWorld(t, drivetest.Options{}, o).run()
+		ino, rev := must[uint64, uint64](t)(w.h.mkdir("d"))
+		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
+			t.Fatal(err)
+		}
+		w.write("d/f", "x")
+		w.remove("d/f")
+		w.remove("d")
+		w.flush()
+		w.wantTree(map[string]string{})
+		w.wantTrash("d")
+		w.wantCalls(map[string]int{"nodes.create": 1, "nodes.get": 1, "nodes.children": 1, "trash.put": 1})
+	})
 }
 
 func TestParentGone(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("d")
-	w.flush()
-	n, _ := w.other.Lookup("d")
-	if _, err := w.other.Trash(n.ID); err != nil {
-		t.Fatal(err)
-	}
-	w.write("d/f", "x")
-	w.flush()
-	w.wantTree(map[string]string{"f": "x"})
-	w.wantTrash("d")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("d")
+		w.flush()
+		n, _ := w.other.Lookup("d")
+		if _, err := w.other.Trash(n.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.write("d/f", "x")
+		w.flush()
+		w.wantTree(map[string]string{"f": "x"})
+		w.wantTrash("d")
+	})
 }
 
 func TestRenameOfGone(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a", "x")
-	w.flush()
-	n, _ := w.other.Lookup("a")
-	if _, err := w.other.Trash(n.ID); err != nil {
-		t.Fatal(err)
-	}
-	ino, rev := must[uint64, uint64](t)(w.h.rename("a", "b"))
-	err := w.s.Wait(w.ctx(), ino, rev)
-	w.flush()
-	// The service renames what is in the trash (API §6.7); what it answers tells.
-	if err != nil && !errors.Is(err, drive.ErrNotFound) {
-		t.Errorf("got %v", err)
-	}
-	w.wantTree(map[string]string{})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a", "x")
+		w.flush()
+		n, _ := w.other.Lookup("a")
+		if _, err := w.other.Trash(n.ID); err != nil {
+			t.Fatal(err)
+		}
+		ino, rev := must[uint64, uint64](t)(w.h.rename("a", "b"))
+		err := w.s.Wait(w.ctx(), ino, rev)
+		w.flush()
+		// The service renames what is in the trash (API §6.7); what it answers tells.
+		if err != nil && !errors.Is(err, drive.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+		w.wantTree(map[string]string{})
+	})
 }

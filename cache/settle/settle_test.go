@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
@@ -12,35 +13,39 @@ import (
 )
 
 func TestNewFile(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a.txt", "hello")
-	w.write("empty", "")
-	w.flush()
-	w.wantTree(map[string]string{"a.txt": "hello", "empty": ""})
-	w.wantCalls(map[string]int{"content.upload": 2})
-	w.wantTrash()
-	if got := w.h.uploaded[2]; got != "hello" {
-		t.Errorf("Uploaded saw %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a.txt", "hello")
+		w.write("empty", "")
+		w.flush()
+		w.wantTree(map[string]string{"a.txt": "hello", "empty": ""})
+		w.wantCalls(map[string]int{"content.upload": 2})
+		w.wantTrash()
+		if got := w.h.uploaded[2]; got != "hello" {
+			t.Errorf("Uploaded saw %q", got)
+		}
+	})
 }
 
 func TestOverwrite(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a.txt", "one")
-	w.flush()
-	before, _ := w.other.Lookup("a.txt")
-	w.srv.ResetRequests()
-	w.write("a.txt", "two, longer")
-	w.flush()
-	w.wantTree(map[string]string{"a.txt": "two, longer"})
-	w.wantCalls(map[string]int{"content.overwrite": 1, "nodes.get": 1})
-	if after, _ := w.other.Lookup("a.txt"); after.ID != before.ID {
-		t.Errorf("the node was replaced")
-	}
-	w.srv.ResetRequests()
-	w.write("a.txt", "two, longer") // the same bytes again: a look is enough
-	w.flush()
-	w.wantCalls(map[string]int{"nodes.get": 1})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a.txt", "one")
+		w.flush()
+		before, _ := w.other.Lookup("a.txt")
+		w.srv.ResetRequests()
+		w.write("a.txt", "two, longer")
+		w.flush()
+		w.wantTree(map[string]string{"a.txt": "two, longer"})
+		w.wantCalls(map[string]int{"content.overwrite": 1, "nodes.get": 1})
+		if after, _ := w.other.Lookup("a.txt"); after.ID != before.ID {
+			t.Errorf("the node was replaced")
+		}
+		w.srv.ResetRequests()
+		w.write("a.txt", "two, longer") // the same bytes again: a look is enough
+		w.flush()
+		w.wantCalls(map[string]int{"nodes.get": 1})
+	})
 }
 
 func TestRenameAndMove(t *testing.T) {
@@ -53,7 +58,7 @@ func TestRenameAndMove(t *testing.T) {
 		{"both", "other/b", map[string]int{"nodes.update": 1, "nodes.move": 1}},
 		{"case only", "dir/A", map[string]int{"nodes.update": 1}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		bubble(t, tt.name, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
 			w.mkdir("dir")
 			w.mkdir("other")
@@ -81,7 +86,7 @@ func TestMoveWithConflictInBetween(t *testing.T) {
 		{"old name taken in the new folder", map[string]string{"two/a": "2"}, map[string]int{"nodes.update": 1, "nodes.move": 1}},
 		{"both", map[string]string{"one/b": "1", "two/a": "2"}, map[string]int{"nodes.update": 2, "nodes.move": 1}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		bubble(t, tt.name, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
 			w.mkdir("one")
 			w.mkdir("two")
@@ -99,7 +104,7 @@ func TestMoveWithConflictInBetween(t *testing.T) {
 			w.wantCalls(tt.calls)
 		})
 	}
-	t.Run("unseen", func(t *testing.T) { // the mirror does not know them
+	bubble(t, "unseen", func(t *testing.T) { // the mirror does not know them
 		w := newWorld(t, drivetest.Options{}, fast).run()
 		w.mkdir("one")
 		w.mkdir("two")
@@ -117,19 +122,21 @@ func TestMoveWithConflictInBetween(t *testing.T) {
 }
 
 func TestSwapAndChain(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	for _, n := range []string{"a", "b", "c"} {
-		w.write(n, n)
-	}
-	w.flush()
-	t.Run("swap", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		for _, n := range []string{"a", "b", "c"} {
+			w.write(n, n)
+		}
+		w.flush()
+
+		// swap
 		w.rename("a", "t")
 		w.rename("b", "a")
 		w.rename("t", "b")
 		w.flush()
 		w.wantTree(map[string]string{"a": "b", "b": "a", "c": "c"})
-	})
-	t.Run("swap at once", func(t *testing.T) {
+
+		// swap at once
 		w.s.Pause(true)
 		w.srv.ResetRequests()
 		w.rename("a", "t")
@@ -139,8 +146,8 @@ func TestSwapAndChain(t *testing.T) {
 		w.flush()
 		w.wantTree(map[string]string{"a": "a", "b": "b", "c": "c"})
 		w.wantCalls(map[string]int{"nodes.update": 3})
-	})
-	t.Run("chain", func(t *testing.T) {
+
+		// chain
 		w.s.Pause(true)
 		w.rename("c", "d")
 		w.rename("b", "c")
@@ -148,8 +155,8 @@ func TestSwapAndChain(t *testing.T) {
 		w.unpause()
 		w.flush()
 		w.wantTree(map[string]string{"b": "a", "c": "b", "d": "c"})
-	})
-	t.Run("ring of folders", func(t *testing.T) {
+
+		// ring of folders
 		w.mkdir("x")
 		w.mkdir("x/y")
 		w.flush()
@@ -160,257 +167,283 @@ func TestSwapAndChain(t *testing.T) {
 		w.unpause()
 		w.flush()
 		w.wantTree(map[string]string{"b": "a", "c": "b", "d": "c", "x": "/", "x/y": "/"})
+		w.wantTrash()
 	})
-	w.wantTrash()
 }
 
 func TestReplace(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("old", "old")
-	w.write("new", "new")
-	w.flush()
-	w.srv.ResetRequests()
-	w.rename("new", "old")
-	w.flush()
-	w.wantTree(map[string]string{"old": "new"})
-	w.wantTrash("old")
-	w.wantCalls(map[string]int{"nodes.get": 1, "trash.put": 1, "nodes.update": 1})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("old", "old")
+		w.write("new", "new")
+		w.flush()
+		w.srv.ResetRequests()
+		w.rename("new", "old")
+		w.flush()
+		w.wantTree(map[string]string{"old": "new"})
+		w.wantTrash("old")
+		w.wantCalls(map[string]int{"nodes.get": 1, "trash.put": 1, "nodes.update": 1})
+	})
 }
 
 func TestFolderIntoItsSuccessor(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("d")
-	w.write("d/f", "f")
-	w.flush()
-	w.s.Pause(true)
-	w.rename("d", "d.old")
-	w.mkdir("d")
-	w.rename("d.old", "d/x")
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "d/x": "/", "d/x/f": "f"})
-	w.s.Pause(true) // rm -r d, but what was inside takes its name
-	w.rename("d/x", "t")
-	w.remove("d")
-	w.rename("t", "d")
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "d/f": "f"})
-	w.wantTrash("d")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("d")
+		w.write("d/f", "f")
+		w.flush()
+		w.s.Pause(true)
+		w.rename("d", "d.old")
+		w.mkdir("d")
+		w.rename("d.old", "d/x")
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "d/x": "/", "d/x/f": "f"})
+		w.s.Pause(true) // rm -r d, but what was inside takes its name
+		w.rename("d/x", "t")
+		w.remove("d")
+		w.rename("t", "d")
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "d/f": "f"})
+		w.wantTrash("d")
+	})
 }
 
 func TestMkdirP(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("1")
-	w.mkdir("1/2")
-	w.mkdir("1/2/3")
-	w.mkdir("1/2/3/4")
-	w.mkdir("1/2/3/4/5")
-	w.write("1/2/3/4/5/f", "x")
-	w.flush()
-	w.wantTree(map[string]string{"1": "/", "1/2": "/", "1/2/3": "/", "1/2/3/4": "/", "1/2/3/4/5": "/", "1/2/3/4/5/f": "x"})
-	w.wantCalls(map[string]int{"nodes.create": 5, "content.upload": 1})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("1")
+		w.mkdir("1/2")
+		w.mkdir("1/2/3")
+		w.mkdir("1/2/3/4")
+		w.mkdir("1/2/3/4/5")
+		w.write("1/2/3/4/5/f", "x")
+		w.flush()
+		w.wantTree(map[string]string{"1": "/", "1/2": "/", "1/2/3": "/", "1/2/3/4": "/", "1/2/3/4/5": "/", "1/2/3/4/5/f": "x"})
+		w.wantCalls(map[string]int{"nodes.create": 5, "content.upload": 1})
+	})
 }
 
 func TestMkdirExisting(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	there, err := w.other.Mkdir("", "Dir")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ino, rev := must[uint64, uint64](t)(w.h.mkdir("dir"))
-	w.write("dir/f", "x")
-	if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
-		t.Fatal(err)
-	}
-	w.flush()
-	w.wantTree(map[string]string{"Dir": "/", "Dir/f": "x"}) // mkdir's spelling was a guess at a name that exists
-	if w.h.InoOf(there.ID) != ino {
-		t.Errorf("not adopted")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		there, err := w.other.Mkdir("", "Dir")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ino, rev := must[uint64, uint64](t)(w.h.mkdir("dir"))
+		w.write("dir/f", "x")
+		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
+		w.wantTree(map[string]string{"Dir": "/", "Dir/f": "x"}) // mkdir's spelling was a guess at a name that exists
+		if w.h.InoOf(there.ID) != ino {
+			t.Errorf("not adopted")
+		}
+	})
 }
 
 func TestMkdirOverFile(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	if _, err := w.other.PutPath("x", []byte("file")); err != nil {
-		t.Fatal(err)
-	}
-	ino, rev := must[uint64, uint64](t)(w.h.mkdir("x"))
-	if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrNameExists) {
-		t.Fatalf("somebody waits: %v", err)
-	}
-	w.wantTree(map[string]string{"x": "file"})
-	if _, err := w.other.PutPath("y", []byte("file")); err != nil {
-		t.Fatal(err)
-	}
-	w.mkdir("y")
-	w.flush()
-	w.wantTree(map[string]string{"x": "file", "y": "file", "y (conflict HOST)": "/"})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		if _, err := w.other.PutPath("x", []byte("file")); err != nil {
+			t.Fatal(err)
+		}
+		ino, rev := must[uint64, uint64](t)(w.h.mkdir("x"))
+		if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrNameExists) {
+			t.Fatalf("somebody waits: %v", err)
+		}
+		w.wantTree(map[string]string{"x": "file"})
+		if _, err := w.other.PutPath("y", []byte("file")); err != nil {
+			t.Fatal(err)
+		}
+		w.mkdir("y")
+		w.flush()
+		w.wantTree(map[string]string{"x": "file", "y": "file", "y (conflict HOST)": "/"})
+	})
 }
 
 func TestRenameOntoUnseen(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("d")
-	w.write("a", "a")
-	w.flush()
-	if _, err := w.other.PutPath("d/b", []byte("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	ino, rev := must[uint64, uint64](t)(w.h.rename("a", "d/b"))
-	if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrNameExists) {
-		t.Fatalf("somebody waits: %v", err)
-	}
-	w.wantTree(map[string]string{"d": "/", "a": "a", "d/b": "theirs"}) // nothing half done
-	if _, err := w.other.PutPath("d/c", []byte("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	w.rename("a", "d/c")
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "d/b": "theirs", "d/c": "theirs", "d/c (conflict HOST)": "a"})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("d")
+		w.write("a", "a")
+		w.flush()
+		if _, err := w.other.PutPath("d/b", []byte("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		ino, rev := must[uint64, uint64](t)(w.h.rename("a", "d/b"))
+		if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrNameExists) {
+			t.Fatalf("somebody waits: %v", err)
+		}
+		w.wantTree(map[string]string{"d": "/", "a": "a", "d/b": "theirs"}) // nothing half done
+		if _, err := w.other.PutPath("d/c", []byte("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		w.rename("a", "d/c")
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "d/b": "theirs", "d/c": "theirs", "d/c (conflict HOST)": "a"})
+	})
 }
 
 func TestCreateAndDelete(t *testing.T) {
-	o := fast
-	o.UploadDelay = time.Hour
-	w := newWorld(t, drivetest.Options{}, o).run()
-	w.write("tmp", "x")
-	w.rename("tmp", "tmp2")
-	ino, rev := must[uint64, uint64](t)(w.h.remove("tmp2"))
-	w.s.Kick(ino)
-	if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
-		t.Fatal(err)
-	}
-	w.flush()
-	w.wantTree(map[string]string{})
-	w.wantCalls(map[string]int{})
-	w.wantTrash()
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.UploadDelay = time.Hour
+		w := newWorld(t, drivetest.Options{}, o).run()
+		w.write("tmp", "x")
+		w.rename("tmp", "tmp2")
+		ino, rev := must[uint64, uint64](t)(w.h.remove("tmp2"))
+		w.s.Kick(ino)
+		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
+		w.wantTree(map[string]string{})
+		w.wantCalls(map[string]int{})
+		w.wantTrash()
+	})
 }
 
 func TestSettlingTime(t *testing.T) {
-	o := fast
-	o.UploadDelay = time.Hour
-	w := newWorld(t, drivetest.Options{}, o).run()
-	ino, rev := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if err := w.s.Wait(ctx, ino, rev); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("not due yet, but %v", err)
-	}
-	w.wantCalls(map[string]int{})
-	w.s.Kick(ino)
-	if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
-		t.Fatal(err)
-	}
-	w.wantTree(map[string]string{"a": "x"})
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.UploadDelay = time.Hour
+		w := newWorld(t, drivetest.Options{}, o).run()
+		ino, rev := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		if err := w.s.Wait(ctx, ino, rev); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("not due yet, but %v", err)
+		}
+		w.wantCalls(map[string]int{})
+		w.s.Kick(ino)
+		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
+			t.Fatal(err)
+		}
+		w.wantTree(map[string]string{"a": "x"})
+	})
 }
 
 func TestSeveralParents(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("d")
-	w.mkdir("e")
-	w.write("d/f", "x")
-	w.flush()
-	w.srv.ResetRequests()
-	must[uint64, uint64](t)(w.h.link("d/f", "d", "e"))
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "e": "/", "d/f": "x", "e/f": "x"})
-	w.wantCalls(map[string]int{"nodes.addparent": 1, "nodes.get": 1})
-	w.srv.ResetRequests()
-	must[uint64, uint64](t)(w.h.link("d/f", "e"))
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "e": "/", "e/f": "x"})
-	w.wantCalls(map[string]int{"nodes.removeparent": 1, "nodes.get": 1})
-	w.wantTrash()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("d")
+		w.mkdir("e")
+		w.write("d/f", "x")
+		w.flush()
+		w.srv.ResetRequests()
+		must[uint64, uint64](t)(w.h.link("d/f", "d", "e"))
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "e": "/", "d/f": "x", "e/f": "x"})
+		w.wantCalls(map[string]int{"nodes.addparent": 1, "nodes.get": 1})
+		w.srv.ResetRequests()
+		must[uint64, uint64](t)(w.h.link("d/f", "e"))
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "e": "/", "e/f": "x"})
+		w.wantCalls(map[string]int{"nodes.removeparent": 1, "nodes.get": 1})
+		w.wantTrash()
 
-	// A file with another parent is not covered by its removed folder.
-	must[uint64, uint64](t)(w.h.link("e/f", "e", "d"))
-	w.flush()
-	w.s.Pause(true)
-	must[uint64, uint64](t)(w.h.link("e/f", "d"))
-	w.remove("e")
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "d/f": "x"})
-	w.wantTrash("e")
+		// A file with another parent is not covered by its removed folder.
+		must[uint64, uint64](t)(w.h.link("e/f", "e", "d"))
+		w.flush()
+		w.s.Pause(true)
+		must[uint64, uint64](t)(w.h.link("e/f", "d"))
+		w.remove("e")
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "d/f": "x"})
+		w.wantTrash("e")
+	})
 }
 
 // A file with several parents that is removed from all of them is trashed
 // once, and before the folder it was in.
 func TestRemoveWithSeveralParents(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("d")
-	w.mkdir("e")
-	w.write("d/f", "x")
-	w.flush()
-	must[uint64, uint64](t)(w.h.link("d/f", "d", "e"))
-	w.flush()
-	w.s.Pause(true)
-	w.remove("d/f")
-	w.remove("d")
-	w.unpause()
-	w.flush()
-	w.wantTree(map[string]string{"e": "/"})
-	w.wantTrash("d", "f")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("d")
+		w.mkdir("e")
+		w.write("d/f", "x")
+		w.flush()
+		must[uint64, uint64](t)(w.h.link("d/f", "d", "e"))
+		w.flush()
+		w.s.Pause(true)
+		w.remove("d/f")
+		w.remove("d")
+		w.unpause()
+		w.flush()
+		w.wantTree(map[string]string{"e": "/"})
+		w.wantTrash("d", "f")
+	})
 }
 
 func TestFlushWithDeadline(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.srv.SetFaults(drivetest.Faults{OverQuota: true, Rules: []drivetest.Rule{{Op: "nodes.create", Fault: drivetest.Fault{Status: 503}}}})
-	w.write("a", "x")
-	waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
-	w.mkdir("d")
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	type result struct {
-		failed []Failure
-		err    error
-	}
-	got := make(chan result, 1)
-	go func() {
-		failed, err := w.s.Flush(ctx)
-		got <- result{failed, err}
-	}()
-	waitFor(t, func() bool { return w.srv.Requests()["content.upload"] > 1 && w.srv.Requests()["nodes.create"] > 3 })
-	select {
-	case r := <-got:
-		t.Fatalf("the service may come back, but flush ended: %v", r)
-	default:
-	}
-	cancel()
-	r := <-got
-	if !errors.Is(r.err, context.Canceled) || len(r.failed) != 1 || !errors.Is(r.failed[0].Err, drive.ErrQuota) {
-		t.Errorf("flush: %v, %v", r.failed, r.err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.srv.SetFaults(drivetest.Faults{OverQuota: true, Rules: []drivetest.Rule{{Op: "nodes.create", Fault: drivetest.Fault{Status: 503}}}})
+		w.write("a", "x")
+		waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
+		w.mkdir("d")
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		type result struct {
+			failed []Failure
+			err    error
+		}
+		got := make(chan result, 1)
+		go func() {
+			failed, err := w.s.Flush(ctx)
+			got <- result{failed, err}
+		}()
+		waitFor(t, func() bool { return w.srv.Requests()["content.upload"] > 1 && w.srv.Requests()["nodes.create"] > 3 })
+		select {
+		case r := <-got:
+			t.Fatalf("the service may come back, but flush ended: %v", r)
+		default:
+		}
+		cancel()
+		r := <-got
+		if !errors.Is(r.err, context.Canceled) || len(r.failed) != 1 || !errors.Is(r.failed[0].Err, drive.ErrQuota) {
+			t.Errorf("flush: %v, %v", r.failed, r.err)
+		}
+	})
 }
 
 // Flush means what is there, not what was never closed, and not nothing.
 func TestFlushNothing(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.flush()
-	w.h.mu.Lock()
-	err := w.j.Put(&journal.Entry{Ino: 77, Open: true, Place: journal.Place{Parents: []uint64{rootIno}, Name: "open", Shown: "open"}})
-	w.h.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.flush()
-	w.wantCalls(map[string]int{})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.flush()
+		w.h.mu.Lock()
+		err := w.j.Put(&journal.Entry{Ino: 77, Open: true, Place: journal.Place{Parents: []uint64{rootIno}, Name: "open", Shown: "open"}})
+		w.h.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
+		w.wantCalls(map[string]int{})
+	})
 }
 
 // A Wait that comes after the refusal hears of it all the same.
 func TestWaitAfterRefusal(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast)
-	w.s = New(w.j, w.client, w.h, fast)
-	_ = w.s.refuse(5, 3, drive.ErrForbidden, func() error { return nil })
-	if err := w.s.Wait(w.ctx(), 5, 3); !errors.Is(err, drive.ErrForbidden) {
-		t.Errorf("got %v", err)
-	}
-	if err := w.s.Wait(w.ctx(), 5, 4); err != nil {
-		t.Errorf("another wish was not refused: %v", err)
-	}
-	if err := w.s.Wait(w.ctx(), 6, 1); err != nil {
-		t.Errorf("what left the journal is fulfilled: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast)
+		w.s = New(w.j, w.client, w.h, fast)
+		_ = w.s.refuse(5, 3, drive.ErrForbidden, func() error { return nil })
+		if err := w.s.Wait(w.ctx(), 5, 3); !errors.Is(err, drive.ErrForbidden) {
+			t.Errorf("got %v", err)
+		}
+		if err := w.s.Wait(w.ctx(), 5, 4); err != nil {
+			t.Errorf("another wish was not refused: %v", err)
+		}
+		if err := w.s.Wait(w.ctx(), 6, 1); err != nil {
+			t.Errorf("what left the journal is fulfilled: %v", err)
+		}
+	})
 }
 
 func TestLimits(t *testing.T) {

@@ -115,7 +115,7 @@ func (q *queue) placeStream(it *item, now time.Time) bool {
 		return true
 	}
 	if on, slot := q.blocker(it); on != 0 {
-		q.block(it, on, slot)
+		q.block(it, on, slot, false)
 		return true
 	}
 	it.lane = laneLarge

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -136,7 +137,7 @@ const mib = 1 << 20
 // The file is there a moment after its close, by one call, one body.
 func TestStream(t *testing.T) {
 	for name, early := range map[string]bool{"plain": false, "with a descriptor closed at once": true} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, slowly).run()
 			f := w.begin("a")
 			if early {
@@ -205,8 +206,7 @@ func TestStreamSuperseded(t *testing.T) {
 		}, want: map[string]string{}},
 	} {
 		for _, so := range []drivetest.Options{{}, {PendingUploads: true}} {
-			t.Run(fmt.Sprint(tt.name, ",pending=", so.PendingUploads), func(t *testing.T) {
-				t.Parallel()
+			bubbles(t, fmt.Sprint(tt.name, ",pending=", so.PendingUploads), func(t *testing.T) {
 				w := newWorld(t, so, fast).run()
 				f := w.begin("a")
 				f.write(body)
@@ -259,8 +259,7 @@ func TestStreamAnswers(t *testing.T) {
 		{"taken, they say", drivetest.Fault{Do: drivetest.DoConflict, At: -1}, 2, 0},
 		{"left pending", drivetest.Fault{Do: drivetest.DoReset, Effect: drivetest.EffectPending, At: mib}, 2, 1},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+		bubbles(t, tt.name, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
 			w.srv.SetFaults(rule("content.upload", 1, tt.fault))
 			f := w.begin("a")
@@ -287,39 +286,41 @@ func TestStreamAnswers(t *testing.T) {
 
 // A service that takes no chunked bodies is not asked again.
 func TestStreamRefusedForGood(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	var mu sync.Mutex
-	chunked := 0
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name != "content.upload" || op.Size >= 0 {
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		var mu sync.Mutex
+		chunked := 0
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name != "content.upload" || op.Size >= 0 {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			chunked++
+			return &drivetest.Fault{Status: http.StatusLengthRequired, At: -1}
+		})
+		want := map[string]string{}
+		for _, name := range []string{"a", "b", "c"} {
+			f := w.begin(name)
+			f.write(data(2*mib, 1))
+			w.s.Stream(f.ino, time.Now())
+			w.until("refused", func() bool { return w.s.noStream.Load() })
+			w.idle(f)
+			f.close()
+			w.flush()
+			want[name] = string(f.all)
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		chunked++
-		return &drivetest.Fault{Status: http.StatusLengthRequired, At: -1}
+		w.wantTree(want)
+		if chunked != 1 {
+			t.Errorf("asked %d times", chunked)
+		}
 	})
-	want := map[string]string{}
-	for _, name := range []string{"a", "b", "c"} {
-		f := w.begin(name)
-		f.write(data(2*mib, 1))
-		w.s.Stream(f.ino, time.Now())
-		w.until("refused", func() bool { return w.s.noStream.Load() })
-		w.idle(f)
-		f.close()
-		w.flush()
-		want[name] = string(f.all)
-	}
-	w.wantTree(want)
-	if chunked != 1 {
-		t.Errorf("asked %d times", chunked)
-	}
 }
 
 // Who does not write on gives the connection back; what was closed is sent.
 func TestStreamIdle(t *testing.T) {
 	for name, closed := range map[string]bool{"open": false, "closed by one of two": true} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			o := slowly
 			o.StreamIdle = 30 * time.Millisecond
 			w := newWorld(t, drivetest.Options{}, o).run()
@@ -366,7 +367,7 @@ func TestStreamNot(t *testing.T) {
 			}
 		}, want: map[string]string{"a": "theirs"}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		bubble(t, tt.name, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, tt.o).run()
 			if tt.setup != nil {
 				tt.setup(w)
@@ -397,39 +398,43 @@ func TestStreamNot(t *testing.T) {
 
 // A file in a new folder streams once the folder is there.
 func TestStreamInNewFolder(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, slowly).run()
-	w.s.Pause(true)
-	w.mkdir("d")
-	f := w.begin("d/a")
-	f.write(data(2*mib, 1))
-	w.s.Stream(f.ino, time.Now())
-	w.s.Pause(false)
-	w.until("bytes arrive", func() bool { return w.srv.BytesReceived() > 0 })
-	f.close()
-	w.until("settled", func() bool { return w.j.Len() == 0 })
-	w.wantTree(map[string]string{"d": "/", "d/a": string(f.all)})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, slowly).run()
+		w.s.Pause(true)
+		w.mkdir("d")
+		f := w.begin("d/a")
+		f.write(data(2*mib, 1))
+		w.s.Stream(f.ino, time.Now())
+		w.s.Pause(false)
+		w.until("bytes arrive", func() bool { return w.srv.BytesReceived() > 0 })
+		f.close()
+		w.until("settled", func() bool { return w.j.Len() == 0 })
+		w.wantTree(map[string]string{"d": "/", "d/a": string(f.all)})
+	})
 }
 
 // A flush is not about files that are being written.
 func TestStreamFlush(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, slowly).run()
-	f := w.begin("a")
-	f.commit()
-	f.write(data(2*mib, 1))
-	f.stream()
-	w.write("b", "b")
-	w.flush()
-	w.s.Pause(true)
-	if got := w.tree(); got["b"] != "b" || got["a"] != "" {
-		t.Errorf("after the flush: %d files", len(got))
-	}
-	w.s.Pause(false)
-	f.close()
-	w.flush()
-	w.wantTree(map[string]string{"a": string(f.all), "b": "b"})
-	if n := w.srv.Requests()["content.upload"]; n != 2 {
-		t.Errorf("%d uploads", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, slowly).run()
+		f := w.begin("a")
+		f.commit()
+		f.write(data(2*mib, 1))
+		f.stream()
+		w.write("b", "b")
+		w.flush()
+		w.s.Pause(true)
+		if got := w.tree(); got["b"] != "b" || got["a"] != "" {
+			t.Errorf("after the flush: %d files", len(got))
+		}
+		w.s.Pause(false)
+		f.close()
+		w.flush()
+		w.wantTree(map[string]string{"a": string(f.all), "b": "b"})
+		if n := w.srv.Requests()["content.upload"]; n != 2 {
+			t.Errorf("%d uploads", n)
+		}
+	})
 }
 
 // TestStreamKill stops settling at every request and around every note in
@@ -447,8 +452,7 @@ func TestStreamKill(t *testing.T) {
 				continue
 			}
 			for _, where := range []string{"request", "request, after its effect", "note", "after a note"} {
-				t.Run(fmt.Sprintf("answer %d %s,pending=%v,%s", answer.Status, answer.Effect, so.PendingUploads, where), func(t *testing.T) {
-					t.Parallel()
+				bubbles(t, fmt.Sprintf("answer %d %s,pending=%v,%s", answer.Status, answer.Effect, so.PendingUploads, where), func(t *testing.T) {
 					for at := 1; at < 30; at++ {
 						if !killStream(t, so, answer, body, where, at) {
 							if at < 3 {

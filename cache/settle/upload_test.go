@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
@@ -52,8 +53,7 @@ func TestAmbiguousUpload(t *testing.T) {
 			{"truncated, overwriting", drivetest.Fault{Status: 504, Body: "empty", Effect: drivetest.EffectTruncated, After: 60 * time.Millisecond}, 0, 2, true},
 			{"never, overwriting", drivetest.Fault{Status: 504, Body: "empty"}, 0, 2, true},
 		} {
-			t.Run(tt.name+"/"+size, func(t *testing.T) {
-				t.Parallel()
+			bubbles(t, tt.name+"/"+size, func(t *testing.T) {
 				w := newWorld(t, drivetest.Options{}, fast).run()
 				op := "content.upload"
 				if tt.withOld {
@@ -79,7 +79,7 @@ func TestAmbiguousUpload(t *testing.T) {
 // The file appears after we gave up looking: the second POST meets it.
 func TestAppearsAfterGivingUp(t *testing.T) {
 	for size, body := range bodies {
-		t.Run(size, func(t *testing.T) {
+		bubble(t, size, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
 			var n int
 			w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
@@ -101,32 +101,36 @@ func TestAppearsAfterGivingUp(t *testing.T) {
 }
 
 func TestResetMidBody(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.srv.SetFaults(rule("content.upload", 2, drivetest.Fault{Do: drivetest.DoReset, At: 1 << 20}))
-	body := string(data(30<<20, 2)) // more than the buffers of a connection hold
-	w.write("a", body)
-	w.flush()
-	w.wantTree(map[string]string{"a": body})
-	w.wantCalls(map[string]int{"content.upload": 3, "nodes.list": 3}) // a look before each, none after
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.srv.SetFaults(rule("content.upload", 2, drivetest.Fault{Do: drivetest.DoReset, At: 1 << 20}))
+		body := string(data(30<<20, 2)) // more than the buffers of a connection hold
+		w.write("a", body)
+		w.flush()
+		w.wantTree(map[string]string{"a": body})
+		w.wantCalls(map[string]int{"content.upload": 3, "nodes.list": 3}) // a look before each, none after
+	})
 }
 
 // A broken upload may leave a PENDING node behind that keeps the localId
 // (API §5.3): it is given its content.
 func TestPendingLeftBehind(t *testing.T) {
-	w := newWorld(t, drivetest.Options{PendingUploads: true}, fast).run()
-	w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Do: drivetest.DoReset, At: 1 << 20}))
-	body := string(data(30<<20, 2))
-	w.write("a", body)
-	w.flush()
-	w.wantTree(map[string]string{"a": body})
-	if n := len(w.other.Children(w.other.Root())); n != 1 {
-		t.Errorf("%d nodes", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{PendingUploads: true}, fast).run()
+		w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Do: drivetest.DoReset, At: 1 << 20}))
+		body := string(data(30<<20, 2))
+		w.write("a", body)
+		w.flush()
+		w.wantTree(map[string]string{"a": body})
+		if n := len(w.other.Children(w.other.Root())); n != 1 {
+			t.Errorf("%d nodes", n)
+		}
+	})
 }
 
 func TestNameTakenByOthers(t *testing.T) {
 	for size, body := range bodies {
-		t.Run(size, func(t *testing.T) {
+		bubble(t, size, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
 			if _, err := w.other.PutPath("a.txt", []byte("theirs")); err != nil {
 				t.Fatal(err)
@@ -148,217 +152,237 @@ func TestNameTakenByOthers(t *testing.T) {
 // A conflict that does not say what it is about takes nothing from anybody,
 // whether or not it names the node.
 func TestNameTakenWithoutReason(t *testing.T) {
-	for _, named := range []bool{false, true} {
-		w := newWorld(t, drivetest.Options{}, fast).run()
-		n, err := w.other.PutPath("a.txt", []byte("theirs"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		body := "{}"
-		if named {
-			body = `{"message":"conflict","info":{"nodeId":"` + n.ID + `"}}`
-		}
-		var once atomic.Bool
-		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-			if op.Name != "content.upload" || !once.CompareAndSwap(false, true) {
-				return nil
+	synctest.Test(t, func(t *testing.T) {
+		for _, named := range []bool{false, true} {
+			w := newWorld(t, drivetest.Options{}, fast).run()
+			n, err := w.other.PutPath("a.txt", []byte("theirs"))
+			if err != nil {
+				t.Fatal(err)
 			}
-			return &drivetest.Fault{Do: drivetest.DoStatus, Status: 409, Body: body}
-		})
-		w.write("a.txt", "mine")
-		w.flush()
-		w.wantTree(map[string]string{"a.txt": "theirs", "a (conflict HOST).txt": "mine"})
-		w.srv.Hook(nil)
-	}
+			body := "{}"
+			if named {
+				body = `{"message":"conflict","info":{"nodeId":"` + n.ID + `"}}`
+			}
+			var once atomic.Bool
+			w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+				if op.Name != "content.upload" || !once.CompareAndSwap(false, true) {
+					return nil
+				}
+				return &drivetest.Fault{Do: drivetest.DoStatus, Status: 409, Body: body}
+			})
+			w.write("a.txt", "mine")
+			w.flush()
+			w.wantTree(map[string]string{"a.txt": "theirs", "a (conflict HOST).txt": "mine"})
+			w.srv.Hook(nil)
+		}
+	})
 }
 
 // A service that folds names in other ways than ours, here by composing them.
 func TestNameTakenByAnotherSpelling(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	composed, decomposed := "caf\u00e9", "cafe\u0301"
-	n, err := w.other.PutPath(composed, []byte("theirs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name != "content.upload" || len(w.h.notes("conflict")) > 0 {
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		composed, decomposed := "caf\u00e9", "cafe\u0301"
+		n, err := w.other.PutPath(composed, []byte("theirs"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		return &drivetest.Fault{Do: drivetest.DoStatus, Status: 409, Body: `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"` + n.ID + `"}}`}
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name != "content.upload" || len(w.h.notes("conflict")) > 0 {
+				return nil
+			}
+			return &drivetest.Fault{Do: drivetest.DoStatus, Status: 409, Body: `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"` + n.ID + `"}}`}
+		})
+		defer w.srv.Hook(nil)
+		w.write(decomposed, "mine")
+		w.flush()
+		w.wantTree(map[string]string{composed: "theirs", decomposed + " (conflict HOST)": "mine"})
 	})
-	defer w.srv.Hook(nil)
-	w.write(decomposed, "mine")
-	w.flush()
-	w.wantTree(map[string]string{composed: "theirs", decomposed + " (conflict HOST)": "mine"})
 }
 
 // An overwrite that works, and answers the node as it was before (API §7.2).
 func TestOverwriteAnswersTheOldNode(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a.txt", "old")
-	w.flush()
-	n, err := w.other.Lookup("a.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := json.Marshal(map[string]any{
-		"id": n.ID, "name": "a.txt", "kind": "FILE", "status": "AVAILABLE", "version": 1, "parents": n.Parents,
-		"contentProperties": map[string]any{"version": 1, "size": 3, "md5": n.Content.MD5},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name != "content.overwrite" {
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a.txt", "old")
+		w.flush()
+		n, err := w.other.Lookup("a.txt")
+		if err != nil {
+			t.Fatal(err)
 		}
-		return &drivetest.Fault{Do: drivetest.DoStatus, Status: 200, Body: string(body), Effect: drivetest.EffectDone}
+		body, err := json.Marshal(map[string]any{
+			"id": n.ID, "name": "a.txt", "kind": "FILE", "status": "AVAILABLE", "version": 1, "parents": n.Parents,
+			"contentProperties": map[string]any{"version": 1, "size": 3, "md5": n.Content.MD5},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name != "content.overwrite" {
+				return nil
+			}
+			return &drivetest.Fault{Do: drivetest.DoStatus, Status: 200, Body: string(body), Effect: drivetest.EffectDone}
+		})
+		defer w.srv.Hook(nil)
+		w.srv.ResetRequests()
+		w.write("a.txt", "newer")
+		w.flush()
+		w.wantTree(map[string]string{"a.txt": "newer"})
+		if n := w.srv.Requests()["content.overwrite"]; n != 1 {
+			t.Errorf("overwritten %d times", n)
+		}
 	})
-	defer w.srv.Hook(nil)
-	w.srv.ResetRequests()
-	w.write("a.txt", "newer")
-	w.flush()
-	w.wantTree(map[string]string{"a.txt": "newer"})
-	if n := w.srv.Requests()["content.overwrite"]; n != 1 {
-		t.Errorf("overwritten %d times", n)
-	}
 }
 
 func TestContentConflict(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a.txt", "base")
-	w.flush()
-	n, _ := w.other.Lookup("a.txt")
-	if _, err := w.other.Overwrite(n.ID, bytesOf("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	w.write("a.txt", "mine")
-	w.flush()
-	w.wantTree(map[string]string{"a.txt": "theirs", "a (conflict HOST).txt": "mine"})
-	w.wantTrash()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a.txt", "base")
+		w.flush()
+		n, _ := w.other.Lookup("a.txt")
+		if _, err := w.other.Overwrite(n.ID, bytesOf("theirs")); err != nil {
+			t.Fatal(err)
+		}
+		w.write("a.txt", "mine")
+		w.flush()
+		w.wantTree(map[string]string{"a.txt": "theirs", "a (conflict HOST).txt": "mine"})
+		w.wantTrash()
+	})
 }
 
 // Somebody else's change of anything but the content is no conflict.
 func TestTouchedMeanwhile(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.mkdir("d")
-	w.write("a.txt", "base")
-	w.flush()
-	n, _ := w.other.Lookup("a.txt")
-	if _, err := w.other.Touch(n.ID); err != nil {
-		t.Fatal(err)
-	}
-	w.rename("a.txt", "b.txt") // with the tag of before
-	w.flush()
-	d, _ := w.other.Lookup("d")
-	if _, err := w.other.Move(n.ID, w.other.Root(), d.ID); err != nil {
-		t.Fatal(err)
-	}
-	w.write("b.txt", "mine") // the edit follows the node
-	w.flush()
-	w.wantTree(map[string]string{"d": "/", "d/b.txt": "mine"})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("d")
+		w.write("a.txt", "base")
+		w.flush()
+		n, _ := w.other.Lookup("a.txt")
+		if _, err := w.other.Touch(n.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.rename("a.txt", "b.txt") // with the tag of before
+		w.flush()
+		d, _ := w.other.Lookup("d")
+		if _, err := w.other.Move(n.ID, w.other.Root(), d.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.write("b.txt", "mine") // the edit follows the node
+		w.flush()
+		w.wantTree(map[string]string{"d": "/", "d/b.txt": "mine"})
+	})
 }
 
 func TestLostNode(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a.txt", "base")
-	w.flush()
-	n, _ := w.other.Lookup("a.txt")
-	if _, err := w.other.Trash(n.ID); err != nil {
-		t.Fatal(err)
-	}
-	w.write("a.txt", "mine")
-	w.flush()
-	w.wantTree(map[string]string{"a.txt": "mine"})
-	w.wantTrash("a.txt")
-	if len(w.h.notes("lost")) != 1 {
-		t.Errorf("reported: %q", w.h.notes(""))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a.txt", "base")
+		w.flush()
+		n, _ := w.other.Lookup("a.txt")
+		if _, err := w.other.Trash(n.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.write("a.txt", "mine")
+		w.flush()
+		w.wantTree(map[string]string{"a.txt": "mine"})
+		w.wantTrash("a.txt")
+		if len(w.h.notes("lost")) != 1 {
+			t.Errorf("reported: %q", w.h.notes(""))
+		}
+	})
 }
 
 func TestQuota(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.srv.SetFaults(drivetest.Faults{OverQuota: true})
-	ino, _ := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
-	failed, err := w.s.Flush(w.ctx())
-	if err != nil || len(failed) != 1 || failed[0].Ino != ino || !errors.Is(failed[0].Err, drive.ErrQuota) {
-		t.Fatalf("flush: %v, %v", failed, err)
-	}
-	if st := w.s.Stats(); st.Failed != 1 || st.Pending != 1 || st.PendingBytes != 1 {
-		t.Errorf("stats: %+v", st)
-	}
-	e, _ := w.j.Get(ino)
-	if e.Failed == "" || e.Attempts == 0 || !e.RetryAt.After(time.Now()) {
-		t.Errorf("not visible: %+v", e)
-	}
-	w.srv.SetFaults(drivetest.Faults{})
-	w.flush()
-	w.wantTree(map[string]string{"a": "x"})
-	if st := w.s.Stats(); st.Failed != 0 {
-		t.Errorf("stats: %+v", st)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.srv.SetFaults(drivetest.Faults{OverQuota: true})
+		ino, _ := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		failed, err := w.s.Flush(w.ctx())
+		if err != nil || len(failed) != 1 || failed[0].Ino != ino || !errors.Is(failed[0].Err, drive.ErrQuota) {
+			t.Fatalf("flush: %v, %v", failed, err)
+		}
+		if st := w.s.Stats(); st.Failed != 1 || st.Pending != 1 || st.PendingBytes != 1 {
+			t.Errorf("stats: %+v", st)
+		}
+		e, _ := w.j.Get(ino)
+		if e.Failed == "" || e.Attempts == 0 || !e.RetryAt.After(time.Now()) {
+			t.Errorf("not visible: %+v", e)
+		}
+		w.srv.SetFaults(drivetest.Faults{})
+		w.flush()
+		w.wantTree(map[string]string{"a": "x"})
+		if st := w.s.Stats(); st.Failed != 0 {
+			t.Errorf("stats: %+v", st)
+		}
+	})
 }
 
 func TestThrottling(t *testing.T) {
-	o := fast
-	o.Uploads = 8
-	w := newWorld(t, drivetest.Options{}, o)
-	w.srv.SetFaults(rule("content.upload", 3, drivetest.Fault{Status: 429}))
-	want := map[string]string{}
-	for _, n := range []string{"a", "b", "c", "d", "e", "f"} {
-		w.write(n, n)
-		want[n] = n
-	}
-	low := 8
-	w.run()
-	waitFor(t, func() bool {
-		st := w.s.Stats()
-		if st.Uploads > 0 {
-			low = min(low, st.Uploads)
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.Uploads = 8
+		w := newWorld(t, drivetest.Options{}, o)
+		w.srv.SetFaults(rule("content.upload", 3, drivetest.Fault{Status: 429}))
+		want := map[string]string{}
+		for _, n := range []string{"a", "b", "c", "d", "e", "f"} {
+			w.write(n, n)
+			want[n] = n
 		}
-		return st.Pending == 0
+		low := 8
+		w.run()
+		waitFor(t, func() bool {
+			st := w.s.Stats()
+			if st.Uploads > 0 {
+				low = min(low, st.Uploads)
+			}
+			return st.Pending == 0
+		})
+		w.wantTree(want)
+		if low >= 4 {
+			t.Errorf("never fewer than %d uploads at once", low)
+		}
 	})
-	w.wantTree(want)
-	if low >= 4 {
-		t.Errorf("never fewer than %d uploads at once", low)
-	}
 }
 
 // A refused token needs a login; a flush does not wait for that. After it,
 // everything goes on by itself.
 func TestTokenRefused(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.srv.SetFaults(drivetest.Faults{Rules: []drivetest.Rule{{Fault: drivetest.Fault{Do: drivetest.DoExpired}}}})
-	ino, rev := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
-	failed, err := w.s.Flush(w.ctx())
-	if err != nil || len(failed) != 1 || !errors.Is(failed[0].Err, drive.ErrAuth) {
-		t.Fatalf("flush: %v, %v", failed, err)
-	}
-	w.srv.SetFaults(drivetest.Faults{})
-	if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
-		t.Fatal(err)
-	}
-	w.wantTree(map[string]string{"a": "x"})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.srv.SetFaults(drivetest.Faults{Rules: []drivetest.Rule{{Fault: drivetest.Fault{Do: drivetest.DoExpired}}}})
+		ino, rev := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		failed, err := w.s.Flush(w.ctx())
+		if err != nil || len(failed) != 1 || !errors.Is(failed[0].Err, drive.ErrAuth) {
+			t.Fatalf("flush: %v, %v", failed, err)
+		}
+		w.srv.SetFaults(drivetest.Faults{})
+		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
+			t.Fatal(err)
+		}
+		w.wantTree(map[string]string{"a": "x"})
+	})
 }
 
 func TestServiceAway(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast)
-	w.srv.SetFaults(drivetest.Faults{Rules: []drivetest.Rule{{Fault: drivetest.Fault{Status: 503}}}})
-	want := map[string]string{}
-	for i := range 50 {
-		n := string(rune('A'+i%26)) + string(rune('a'+i/26))
-		w.mkdir(n)
-		want[n] = "/"
-	}
-	w.srv.ResetRequests()
-	w.run()
-	waitFor(t, func() bool { return w.client.State().Kind == drive.Offline && w.s.Stats().Failed > 2 })
-	if st := w.s.Stats(); st.Failed > 25 {
-		t.Errorf("%d entries were tried while the service is away", st.Failed)
-	}
-	w.srv.SetFaults(drivetest.Faults{})
-	w.flush()
-	w.wantTree(want)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast)
+		w.srv.SetFaults(drivetest.Faults{Rules: []drivetest.Rule{{Fault: drivetest.Fault{Status: 503}}}})
+		want := map[string]string{}
+		for i := range 50 {
+			n := string(rune('A'+i%26)) + string(rune('a'+i/26))
+			w.mkdir(n)
+			want[n] = "/"
+		}
+		w.srv.ResetRequests()
+		w.run()
+		waitFor(t, func() bool { return w.client.State().Kind == drive.Offline && w.s.Stats().Failed > 2 })
+		if st := w.s.Stats(); st.Failed > 25 {
+			t.Errorf("%d entries were tried while the service is away", st.Failed)
+		}
+		w.srv.SetFaults(drivetest.Faults{})
+		w.flush()
+		w.wantTree(want)
+	})
 }
 
 func waitFor(t testing.TB, ok func() bool) {
@@ -377,141 +401,149 @@ func waitFor(t testing.TB, ok func() bool) {
 }
 
 func TestProperties(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	props := func(p string) map[string]string {
-		n, err := w.other.Lookup(p)
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		props := func(p string) map[string]string {
+			n, err := w.other.Lookup(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := w.client.GetWithProperties(w.ctx(), n.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Properties["drivefs"]
 		}
-		got, err := w.client.GetWithProperties(w.ctx(), n.ID)
-		if err != nil {
-			t.Fatal(err)
+		// The owner is not known before the first node: one call after it.
+		must[uint64, uint64](t)(w.h.write("a", []byte("x"), map[string]string{"attr": "1"}))
+		w.flush()
+		w.wantCalls(map[string]int{"content.upload": 1, "nodes.properties": 1})
+		if got := props("a"); got["attr"] != "1" {
+			t.Errorf("a: %v", got)
 		}
-		return got.Properties["drivefs"]
-	}
-	// The owner is not known before the first node: one call after it.
-	must[uint64, uint64](t)(w.h.write("a", []byte("x"), map[string]string{"attr": "1"}))
-	w.flush()
-	w.wantCalls(map[string]int{"content.upload": 1, "nodes.properties": 1})
-	if got := props("a"); got["attr"] != "1" {
-		t.Errorf("a: %v", got)
-	}
-	w.srv.ResetRequests()
-	must[uint64, uint64](t)(w.h.write("b", []byte("x"), map[string]string{"attr": "2", "gone": ""}))
-	w.flush()
-	w.wantCalls(map[string]int{"content.upload": 1})
-	if got := props("b"); got["attr"] != "2" {
-		t.Errorf("b: %v", got)
-	}
-	// The host hears of what went along with the node, and of nothing else.
-	w.h.mu.Lock()
-	if got := w.h.brought; got["a"] != nil || !reflect.DeepEqual(got["b"], map[string]map[string]string{"drivefs": {"attr": "2"}}) {
-		t.Errorf("told: %v", got)
-	}
-	w.h.mu.Unlock()
-	w.srv.ResetRequests()
-	must[uint64, uint64](t)(w.h.setProps("a", map[string]string{"attr": "", "mode": "600"}))
-	w.flush()
-	w.wantCalls(map[string]int{"nodes.properties": 2})
-	if got := props("a"); len(got) != 1 || got["mode"] != "600" {
-		t.Errorf("a: %v", got)
-	}
+		w.srv.ResetRequests()
+		must[uint64, uint64](t)(w.h.write("b", []byte("x"), map[string]string{"attr": "2", "gone": ""}))
+		w.flush()
+		w.wantCalls(map[string]int{"content.upload": 1})
+		if got := props("b"); got["attr"] != "2" {
+			t.Errorf("b: %v", got)
+		}
+		// The host hears of what went along with the node, and of nothing else.
+		w.h.mu.Lock()
+		if got := w.h.brought; got["a"] != nil || !reflect.DeepEqual(got["b"], map[string]map[string]string{"drivefs": {"attr": "2"}}) {
+			t.Errorf("told: %v", got)
+		}
+		w.h.mu.Unlock()
+		w.srv.ResetRequests()
+		must[uint64, uint64](t)(w.h.setProps("a", map[string]string{"attr": "", "mode": "600"}))
+		w.flush()
+		w.wantCalls(map[string]int{"nodes.properties": 2})
+		if got := props("a"); len(got) != 1 || got["mode"] != "600" {
+			t.Errorf("a: %v", got)
+		}
+	})
 }
 
 // Before our first own node tells whose they would be, properties of a node
 // that others made stay with the host.
 func TestPropertiesWithoutOwner(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	n, err := w.other.PutPath("theirs", []byte("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := w.client.Get(w.ctx(), n.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.h.Foreign(got); err != nil {
-		t.Fatal(err)
-	}
-	w.srv.ResetRequests()
-	must[uint64, uint64](t)(w.h.setProps("theirs", map[string]string{"attr": "1"}))
-	w.flush()
-	w.wantTree(map[string]string{"theirs": "x"})
-	w.wantCalls(map[string]int{})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		n, err := w.other.PutPath("theirs", []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.client.Get(w.ctx(), n.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.h.Foreign(got); err != nil {
+			t.Fatal(err)
+		}
+		w.srv.ResetRequests()
+		must[uint64, uint64](t)(w.h.setProps("theirs", map[string]string{"attr": "1"}))
+		w.flush()
+		w.wantTree(map[string]string{"theirs": "x"})
+		w.wantCalls(map[string]int{})
+	})
 }
 
 // A service that takes no properties takes the nodes all the same.
 func TestPropertiesRefused(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("owner", "x")
-	w.flush()
-	w.srv.ResetRequests()
-	var refused atomic.Int32
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		first := op.Name == "content.upload" && refused.CompareAndSwap(0, 1)
-		if first || op.Name == "nodes.properties" {
-			return &drivetest.Fault{Do: drivetest.DoStatus, Status: 403, Body: `{"message":"not yours"}`}
-		}
-		return nil
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("owner", "x")
+		w.flush()
+		w.srv.ResetRequests()
+		var refused atomic.Int32
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			first := op.Name == "content.upload" && refused.CompareAndSwap(0, 1)
+			if first || op.Name == "nodes.properties" {
+				return &drivetest.Fault{Do: drivetest.DoStatus, Status: 403, Body: `{"message":"not yours"}`}
+			}
+			return nil
+		})
+		defer w.srv.Hook(nil)
+		attr := map[string]string{"attr": "1"}
+		must[uint64, uint64](t)(w.h.write("a", []byte("a"), attr))
+		w.flush()
+		must[uint64, uint64](t)(w.h.write("b", []byte("b"), attr))
+		w.flush()
+		w.wantTree(map[string]string{"owner": "x", "a": "a", "b": "b"})
+		w.wantCalls(map[string]int{"content.upload": 3, "nodes.properties": 2})
 	})
-	defer w.srv.Hook(nil)
-	attr := map[string]string{"attr": "1"}
-	must[uint64, uint64](t)(w.h.write("a", []byte("a"), attr))
-	w.flush()
-	must[uint64, uint64](t)(w.h.write("b", []byte("b"), attr))
-	w.flush()
-	w.wantTree(map[string]string{"owner": "x", "a": "a", "b": "b"})
-	w.wantCalls(map[string]int{"content.upload": 3, "nodes.properties": 2})
 }
 
 func TestInterrupt(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	entered, leave := make(chan struct{}, 8), make(chan struct{})
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name == "content.upload" {
-			entered <- struct{}{}
-			<-leave
-		}
-		return nil
-	})
-	defer w.srv.Hook(nil)
-
-	// Much of the body is still here: the drive gets nothing.
-	ino, _ := must[uint64, uint64](t)(w.h.write("big", data(30<<20, 1), nil))
-	<-entered
-	if !w.s.Interrupt(ino) {
-		t.Error("a body that was cut off is not clean")
-	}
-	w.remove("big")
-	// All of it went out: only looking can tell.
-	ino, _ = must[uint64, uint64](t)(w.h.write("small", []byte("x"), nil))
-	<-entered
-	waitFor(t, func() bool {
-		for _, p := range w.s.Active() {
-			if p.Ino == ino && p.Op == "upload" && p.Sent == 1 {
-				return true
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		entered, leave := make(chan struct{}, 8), make(chan struct{})
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name == "content.upload" {
+				entered <- struct{}{}
+				<-leave
 			}
+			return nil
+		})
+		defer w.srv.Hook(nil)
+
+		// Much of the body is still here: the drive gets nothing.
+		ino, _ := must[uint64, uint64](t)(w.h.write("big", data(30<<20, 1), nil))
+		<-entered
+		if !w.s.Interrupt(ino) {
+			t.Error("a body that was cut off is not clean")
 		}
-		return false
+		w.remove("big")
+		// All of it went out: only looking can tell.
+		ino, _ = must[uint64, uint64](t)(w.h.write("small", []byte("x"), nil))
+		<-entered
+		waitFor(t, func() bool {
+			for _, p := range w.s.Active() {
+				if p.Ino == ino && p.Op == "upload" && p.Sent == 1 {
+					return true
+				}
+			}
+			return false
+		})
+		clean := w.s.Interrupt(ino)
+		w.remove("small")
+		close(leave)
+		w.flush()
+		w.wantTree(map[string]string{})
+		if trashed := len(w.other.TrashList()); clean && trashed > 0 {
+			t.Error("clean, but it was there")
+		}
+		if _, ok := w.j.Get(ino); ok {
+			t.Error("the entry stays")
+		}
 	})
-	clean := w.s.Interrupt(ino)
-	w.remove("small")
-	close(leave)
-	w.flush()
-	w.wantTree(map[string]string{})
-	if trashed := len(w.other.TrashList()); clean && trashed > 0 {
-		t.Error("clean, but it was there")
-	}
-	if _, ok := w.j.Get(ino); ok {
-		t.Error("the entry stays")
-	}
 }
 
 // A change while its upload is in flight: the old bytes are cut off or
 // followed by the new ones, and there is one node.
 func TestChangeDuringUpload(t *testing.T) {
 	for size, body := range bodies {
-		t.Run(size, func(t *testing.T) {
+		bubble(t, size, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
 			entered, leave := make(chan struct{}, 8), make(chan struct{})
 			w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
@@ -535,147 +567,157 @@ func TestChangeDuringUpload(t *testing.T) {
 
 // An upload whose answer never came, and a change of name while looking.
 func TestRenameWhileLooking(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: 100 * time.Millisecond}))
-	ino, _ := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
-	waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
-	w.rename("a", "b")
-	w.flush()
-	w.wantTree(map[string]string{"b": "x"})
-	w.wantCalls(map[string]int{"content.upload": 1, "nodes.update": 1, "nodes.list": w.srv.Requests()["nodes.list"]})
-	_ = ino
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: 100 * time.Millisecond}))
+		ino, _ := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
+		w.rename("a", "b")
+		w.flush()
+		w.wantTree(map[string]string{"b": "x"})
+		w.wantCalls(map[string]int{"content.upload": 1, "nodes.update": 1, "nodes.list": w.srv.Requests()["nodes.list"]})
+		_ = ino
 
-	// … and a removal: what appears goes to the trash.
-	w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: 100 * time.Millisecond}))
-	w.write("c", "x")
-	waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
-	w.remove("c")
-	w.flush()
-	w.wantTree(map[string]string{"b": "x"})
-	w.wantTrash("c")
+		// … and a removal: what appears goes to the trash.
+		w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: 100 * time.Millisecond}))
+		w.write("c", "x")
+		waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
+		w.remove("c")
+		w.flush()
+		w.wantTree(map[string]string{"b": "x"})
+		w.wantTrash("c")
+	})
 }
 
 // Missing parts of the base are fetched before anything is sent.
 func TestCompleteBase(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	w.write("a", "0123456789")
-	w.flush()
-	w.h.complete = func(_ context.Context, _ uint64, d *journal.Draft) error {
-		for _, x := range d.Missing(0, d.Size()) {
-			if err := d.Fill([]byte("0123456789")[x.Off:x.End], x.Off); err != nil {
-				return err
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("a", "0123456789")
+		w.flush()
+		w.h.complete = func(_ context.Context, _ uint64, d *journal.Draft) error {
+			for _, x := range d.Missing(0, d.Size()) {
+				if err := d.Fill([]byte("0123456789")[x.Off:x.End], x.Off); err != nil {
+					return err
+				}
 			}
+			return nil
 		}
-		return nil
-	}
-	w.h.mu.Lock()
-	e := w.h.wishLocked(w.h.walkLocked("a"))
-	d, err := w.j.OpenDraft(e.Ino, &journal.DraftState{Size: 10, Limit: 10, BaseID: e.NodeID, BaseGen: e.Base.Content, BaseLen: 10, BaseMD5: e.Base.MD5})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.WriteAt([]byte("XY"), 4); err != nil {
-		t.Fatal(err)
-	}
-	st := d.Commit()
-	e.Draft = &st
-	err = w.j.Put(e)
-	w.h.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	w.flush()
-	w.wantTree(map[string]string{"a": "0123XY6789"})
+		w.h.mu.Lock()
+		e := w.h.wishLocked(w.h.walkLocked("a"))
+		d, err := w.j.OpenDraft(e.Ino, &journal.DraftState{Size: 10, Limit: 10, BaseID: e.NodeID, BaseGen: e.Base.Content, BaseLen: 10, BaseMD5: e.Base.MD5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.WriteAt([]byte("XY"), 4); err != nil {
+			t.Fatal(err)
+		}
+		st := d.Commit()
+		e.Draft = &st
+		err = w.j.Put(e)
+		w.h.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
+		w.wantTree(map[string]string{"a": "0123XY6789"})
+	})
 }
 
 // A file that grows while it is sent arrives nevertheless, version by version.
 func TestAppendDuringUpload(t *testing.T) {
-	w := newWorld(t, drivetest.Options{}, fast).run()
-	entered, leave := make(chan struct{}, 8), make(chan struct{}, 8)
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name == "content.upload" || op.Name == "content.overwrite" {
-			entered <- struct{}{}
-			<-leave
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		entered, leave := make(chan struct{}, 8), make(chan struct{}, 8)
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name == "content.upload" || op.Name == "content.overwrite" {
+				entered <- struct{}{}
+				<-leave
+			}
+			return nil
+		})
+		body := data(30<<20, 1)
+		ino, _ := must[uint64, uint64](t)(w.h.write("a", body, nil))
+		<-entered
+		w.h.mu.Lock()
+		d, err := w.j.OpenDraft(ino, nil)
+		if err == nil {
+			_, err = d.WriteAt([]byte("more"), int64(len(body)))
 		}
-		return nil
+		if err == nil {
+			e, _ := w.j.Get(ino)
+			st := d.Commit()
+			e.Draft = &st
+			err = w.j.Put(e)
+			d.Close()
+		}
+		w.h.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave <- struct{}{}
+		<-entered // the first version is there, and now the second is on its way
+		if n, err := w.other.Lookup("a"); err != nil || n.Content == nil || n.Content.Size != int64(len(body)) {
+			t.Errorf("the first version did not arrive: %+v, %v", n.Content, err)
+		}
+		leave <- struct{}{}
+		w.flush()
+		w.wantTree(map[string]string{"a": string(body) + "more"})
 	})
-	body := data(30<<20, 1)
-	ino, _ := must[uint64, uint64](t)(w.h.write("a", body, nil))
-	<-entered
-	w.h.mu.Lock()
-	d, err := w.j.OpenDraft(ino, nil)
-	if err == nil {
-		_, err = d.WriteAt([]byte("more"), int64(len(body)))
-	}
-	if err == nil {
-		e, _ := w.j.Get(ino)
-		st := d.Commit()
-		e.Draft = &st
-		err = w.j.Put(e)
-		d.Close()
-	}
-	w.h.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	leave <- struct{}{}
-	<-entered // the first version is there, and now the second is on its way
-	if n, err := w.other.Lookup("a"); err != nil || n.Content == nil || n.Content.Size != int64(len(body)) {
-		t.Errorf("the first version did not arrive: %+v, %v", n.Content, err)
-	}
-	leave <- struct{}{}
-	w.flush()
-	w.wantTree(map[string]string{"a": string(body) + "more"})
 }
 
 // A rename does not wait for uploads to end.
 func TestRenameBesideUploads(t *testing.T) {
-	o := fast
-	o.Uploads = 1
-	w := newWorld(t, drivetest.Options{}, o).run()
-	w.write("a", "x")
-	w.flush()
-	entered, leave := make(chan struct{}, 8), make(chan struct{})
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name == "content.upload" || op.Name == "content.overwrite" {
-			entered <- struct{}{}
-			<-leave
-		}
-		return nil
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.Uploads = 1
+		w := newWorld(t, drivetest.Options{}, o).run()
+		w.write("a", "x")
+		w.flush()
+		entered, leave := make(chan struct{}, 8), make(chan struct{})
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name == "content.upload" || op.Name == "content.overwrite" {
+				entered <- struct{}{}
+				<-leave
+			}
+			return nil
+		})
+		w.write("busy", "x")
+		<-entered
+		w.write("a", "y")
+		w.rename("a", "b")
+		waitFor(t, func() bool { _, err := w.other.Lookup("b"); return err == nil })
+		close(leave)
+		w.flush()
+		w.wantTree(map[string]string{"b": "y", "busy": "x"})
 	})
-	w.write("busy", "x")
-	<-entered
-	w.write("a", "y")
-	w.rename("a", "b")
-	waitFor(t, func() bool { _, err := w.other.Lookup("b"); return err == nil })
-	close(leave)
-	w.flush()
-	w.wantTree(map[string]string{"b": "y", "busy": "x"})
 }
 
 // Small files do not wait for large ones.
 func TestSmallBesideLarge(t *testing.T) {
-	o := fast
-	o.Uploads = 2
-	w := newWorld(t, drivetest.Options{}, o).run()
-	leave := make(chan struct{})
-	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name == "content.upload" && op.Size > smallFile {
-			<-leave
+	synctest.Test(t, func(t *testing.T) {
+		o := fast
+		o.Uploads = 2
+		w := newWorld(t, drivetest.Options{}, o).run()
+		leave := make(chan struct{})
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			if op.Name == "content.upload" && op.Size > smallFile {
+				<-leave
+			}
+			return nil
+		})
+		for _, n := range []string{"l1", "l2", "l3"} {
+			w.write(n, bodies["large"])
 		}
-		return nil
+		ino, rev := must[uint64, uint64](t)(w.h.write("small", []byte("x"), nil))
+		err := w.s.Wait(w.ctx(), ino, rev)
+		close(leave)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.flush()
 	})
-	for _, n := range []string{"l1", "l2", "l3"} {
-		w.write(n, bodies["large"])
-	}
-	ino, rev := must[uint64, uint64](t)(w.h.write("small", []byte("x"), nil))
-	err := w.s.Wait(w.ctx(), ino, rev)
-	close(leave)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.flush()
 }

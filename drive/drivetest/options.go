@@ -3,6 +3,7 @@ package drivetest
 import (
 	"io"
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -16,6 +17,9 @@ type Options struct {
 	Dir string
 	// Listen is the address of the listener, "" = 127.0.0.1:0.
 	Listen string
+	// Listener, when not nil, is used instead of one on Listen, for one in
+	// memory; Endpoint names the host its Addr tells. Close closes it.
+	Listener net.Listener
 	// BaseURL is what the endpoint answer, tempLinks and redirects begin
 	// with ("https://host"); "" = scheme and host of the request.
 	BaseURL string

@@ -68,11 +68,13 @@ func Start(o Options) (*Server, error) {
 	}
 	s.closing, s.stop = context.WithCancel(context.Background())
 	s.SetFaults(o.Faults)
-	if s.ln, err = net.Listen("tcp", s.o.Listen); err != nil {
-		s.stop()
-		return nil, errors.Join(fmt.Errorf("listen: %w", err), s.st.close(), s.removePrivate())
+	if s.ln = s.o.Listener; s.ln == nil {
+		if s.ln, err = net.Listen("tcp", s.o.Listen); err != nil {
+			s.stop()
+			return nil, errors.Join(fmt.Errorf("listen: %w", err), s.st.close(), s.removePrivate())
+		}
 	}
-	s.base = "http://" + reachable(s.ln.Addr().(*net.TCPAddr))
+	s.base = "http://" + reachable(s.ln.Addr())
 	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug)}
 	go func() {
 		defer close(s.served)
@@ -83,11 +85,11 @@ func Start(o Options) (*Server, error) {
 
 // reachable is an address that clients on this machine can use: this machine,
 // where the listener takes any.
-func reachable(a *net.TCPAddr) string {
-	if a.IP.IsUnspecified() {
+func reachable(addr net.Addr) string {
+	if a, ok := addr.(*net.TCPAddr); ok && a.IP.IsUnspecified() {
 		return net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
 	}
-	return a.String()
+	return addr.String()
 }
 
 // Close ends every request, removes a private directory, and gives the

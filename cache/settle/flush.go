@@ -1,0 +1,75 @@
+package settle
+
+import "time"
+
+// flush is one call of Flush. failed is guarded by Settler.mu.
+type flush struct {
+	left   map[uint64]bool
+	failed []Failure
+	done   chan struct{}
+}
+
+func (q *queue) flush(f *flush) {
+	f.left = map[uint64]bool{}
+	q.flushes[f] = true
+	q.probeAt = time.Time{}
+	for _, ino := range q.s.j.Inos() {
+		f.left[ino] = true
+	}
+	for _, ino := range q.s.j.Inos() {
+		it := q.items[ino]
+		if it == nil {
+			it = &item{ino: ino}
+			q.items[ino] = it
+		}
+		it.flushing, it.pressed, it.final = true, true, false
+		q.look(ino)
+		if it.open && it.task == nil || it.streaming() {
+			q.settled(ino, nil)
+		}
+	}
+	q.finishFlush(f)
+}
+
+func (q *queue) unflush(f *flush) {
+	delete(q.flushes, f)
+	if len(q.flushes) == 0 {
+		for ino := range f.left {
+			if it := q.items[ino]; it != nil {
+				it.flushing = false
+			}
+		}
+	}
+}
+
+// settled takes ino, and with an error also what waits for it, off the
+// flushes.
+func (q *queue) settled(ino uint64, err error) {
+	if len(q.flushes) == 0 {
+		return
+	}
+	for f := range q.flushes {
+		if !f.left[ino] {
+			continue
+		}
+		delete(f.left, ino)
+		if err != nil {
+			q.s.mu.Lock()
+			f.failed = append(f.failed, Failure{ino, err})
+			q.s.mu.Unlock()
+			for dep := range q.deps[ino] {
+				if dep.ino != ino {
+					q.settled(dep.ino, err)
+				}
+			}
+		}
+		q.finishFlush(f)
+	}
+}
+
+func (q *queue) finishFlush(f *flush) {
+	if len(f.left) == 0 && q.flushes[f] {
+		delete(q.flushes, f)
+		close(f.done)
+	}
+}
