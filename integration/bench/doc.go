@@ -19,7 +19,9 @@
 // processor time of a mount is that of the mount. Every subject gets a drive
 // with the same contents, latency and rate, and a fresh state and cache where
 // the row says cold. Nothing drops the machine's caches: pages of one file are
-// given up with fadvise, names with a fresh mount.
+// given up with fadvise, names with a fresh mount. A reading row that fills
+// caches finds memory that the machine has touched before: in a virtual
+// machine the host's giving it would else be most of what is measured.
 //
 // # Cleaning up
 //

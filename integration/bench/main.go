@@ -24,6 +24,7 @@ import (
 // Roles this program has when it starts itself.
 const (
 	roleDrive = "serve-drive"
+	roleWarm  = "touch-memory"
 	roleLimit = "mount-limit"
 )
 
@@ -70,6 +71,8 @@ func main() {
 		switch os.Args[1] {
 		case roleDrive:
 			err = serveDrive(os.Args[2])
+		case roleWarm:
+			err = touchMemory(os.Args[2])
 		case roleLimit:
 			err = mountLimit(os.Args[2])
 		default:
