@@ -305,3 +305,28 @@ func TestRenameOpenOverClosed(t *testing.T) {
 	}
 	_ = h
 }
+
+// Giving an open new file another spelling replaces nothing, so what was
+// written since its last close is not put into the journal for it.
+func TestRenameOpenToAnotherCase(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.write("/c", "closed")
+	e, err := w.s.Resolve(t.Context(), "/c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := w.create("/c", unix.O_RDWR)
+	if _, err := h.Write(t.Context(), []byte("open"), 0); err != nil {
+		t.Fatal(err)
+	}
+	closed, _ := w.s.journal.Get(e.Ino)
+	w.rename("/c", "/C")
+	now, ok := w.s.journal.Get(e.Ino)
+	if !ok || now.Draft == nil || now.Draft.Gen != closed.Draft.Gen || now.Place.Name != "C" {
+		t.Errorf("in the journal: %+v, before %+v", now.Draft, closed.Draft)
+	}
+	if err := h.Flush(); err != nil {
+		t.Error(err)
+	}
+	h.Release()
+}

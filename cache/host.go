@@ -232,14 +232,16 @@ func brought(r *mirror.Record, e *journal.Entry) (props map[string]string, versi
 			props[k] = v
 		}
 	}
-	// Each property that was set on its own made the version grow (API §11);
-	// those of a new node came with it.
 	// The mirror may not have heard of those that were set before.
 	version = max(r.Version, r.PropsVersion)
-	if e.Base != nil {
-		version = max(version, e.Base.Version)
+	counted := false // while it was streamed
+	if e.Base != nil && e.Base.Version > version {
+		version, counted = e.Base.Version, true
 	}
-	if r.Version > 1 {
+	if !counted || r.Version > 1 {
+		// Each property that was set on its own made the version grow (API
+		// §11). Rather too high than too low: what was listed before they were
+		// set is not to take them away again.
 		version += int64(len(e.Props))
 	}
 	return props, version
@@ -249,7 +251,11 @@ func brought(r *mirror.Record, e *journal.Entry) (props map[string]string, versi
 // from which they are.
 func knows(r *mirror.Record, e *journal.Entry) bool {
 	props, version := brought(r, e)
-	return r.Props != nil && version <= r.PropsVersion && maps.Equal(props, r.Props)
+	if r.Props == nil || !maps.Equal(props, r.Props) {
+		return false
+	}
+	came := r.Version <= 1 && r.PropsVersion == r.Version && (e.Base == nil || e.Base.Version <= r.Version)
+	return came || version <= r.PropsVersion // those of a new node came with it
 }
 
 // viewDiff is what the kernel must forget when the view of one inode went

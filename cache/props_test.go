@@ -72,3 +72,39 @@ func TestChangedPropsAreKept(t *testing.T) {
 		})
 	}
 }
+
+// TestListingBeforeProps: while our owner name is not known, a new node goes
+// up without properties and they are set one by one. A listing that the
+// service gave before that, and that comes after it, does not take them away.
+func TestListingBeforeProps(t *testing.T) {
+	w := newWorld(t)
+	w.write("first", "tells our owner name")
+	w.flush()
+	n, err := w.other.PutPath("node", []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed, err := w.o.Remote.Get(w.Context(), n.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ino, err := w.s.mirror.NewIno()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (host{w.s}).Answered(ino, listed); err != nil {
+		t.Fatal(err)
+	}
+	props := map[string]string{propAttr: "p=0640"}
+	e := &journal.Entry{Ino: ino, NodeID: n.ID, Props: props, Base: &journal.Base{Version: listed.Version}}
+	if err := w.s.keepProps(e); err != nil {
+		t.Fatal(err)
+	}
+	listed.Properties = map[string]map[string]string{w.s.owner(): {}}
+	if err := (host{w.s}).Foreign(listed); err != nil {
+		t.Fatal(err)
+	}
+	if r, ok, err := w.s.mirror.Get(ino); err != nil || !ok || !maps.Equal(r.Props, props) {
+		t.Errorf("after the listing: %v (%v, %v)", r.Props, ok, err)
+	}
+}

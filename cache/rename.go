@@ -105,12 +105,13 @@ func (s *Store) bringBack(ctx context.Context, r *replaced) {
 func (s *Store) closeBeforeReplace(odir uint64, oname string, ndir uint64, nname string) error {
 	s.view.RLock()
 	src, err := s.presentLocked(odir, oname)
+	var dst inode
 	taken := false
 	if err == nil {
-		_, _, taken, err = s.lookupLocked(ndir, nname)
+		dst, _, taken, err = s.lookupLocked(ndir, nname)
 	}
 	s.view.RUnlock()
-	if err != nil || !taken || src.folder || !src.fresh {
+	if err != nil || !taken || dst.ino == src.ino || src.folder || !src.fresh {
 		return nil // rename tells
 	}
 	if f := s.open.pinned(src.ino); f != nil {
