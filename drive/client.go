@@ -2,11 +2,13 @@ package drive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,12 +41,21 @@ type Options struct {
 	Owner string
 	// Logger gets one debug line a try; nil = discard.
 	Logger *slog.Logger
+	// Observe is told of every try that ended, from any goroutine; nil = nobody.
+	Observe func(Try)
 	// IdleTimeout is how long an upload may make no progress on the wire, 0 = 60 s.
 	// Time spent in Body.Reader does not count.
 	IdleTimeout time.Duration
 	// Tries is how often a call is sent at most, 0 = 6. The context's
 	// deadline may end it earlier.
 	Tries int
+}
+
+// Try is one request and what came of it.
+type Try struct {
+	Op     string        // as in Counters
+	Status int           // of the answer, 0 = none came
+	Took   time.Duration // to the header of the answer
 }
 
 // Client speaks to one account. All methods may be called from any goroutine.
@@ -59,6 +70,8 @@ type Client struct {
 	top      http.RoundTripper // the whole stack
 	onceOver http.RoundTripper // the stack below retry and resolve, for discovery inside a call
 	own      *http.Transport   // the base when it is ours
+	open     *connections      // of own
+	pauses   *pauses           // between the tries of calls
 
 	status               *status
 	counters             *counters
@@ -71,6 +84,8 @@ type Client struct {
 	owner     string
 	endpoints Endpoints // zero = none known
 	loaded    bool      // the cache was asked
+	doubts    int       // how often discovery was asked because a host was gone
+	doubted   time.Time // … the last time
 }
 
 // New makes a client without using the network. It fails on an Endpoint that is not
@@ -101,14 +116,14 @@ func New(o Options) (*Client, error) {
 		endpoint: endpoint, cache: o.Endpoints, userAgent: o.UserAgent, log: o.Logger,
 		status: newStatus(), counters: newCounters(), owner: o.Owner,
 		up: newLimiter(o.UploadLimit), down: newLimiter(o.DownloadLimit),
-		discovering: make(chan struct{}, 1),
+		discovering: make(chan struct{}, 1), pauses: newPauses(),
 	}
 	base := o.Transport
 	if base == nil {
-		c.own = newBase(o.Uploads + o.Downloads + metadataCalls)
+		c.own, c.open = newBase(o.Uploads + o.Downloads + metadataCalls)
 		base = c.own
 	}
-	var rt http.RoundTripper = observeTransport{base, c.log, c.status, c.counters}
+	var rt http.RoundTripper = observeTransport{base, c.log, o.Observe, c.status, c.counters}
 	rt = stallTransport{rt, o.IdleTimeout}
 	rt = slurpTransport{rt}
 	rt = newPace(rt, o.Uploads, o.Downloads)
@@ -116,7 +131,7 @@ func New(o Options) (*Client, error) {
 	c.onceOver = rt
 	rt = resolveTransport{rt, c}
 	rt = redirectTransport{rt}
-	c.top = retryTransport{rt, o.Tries, c.counters}
+	c.top = retryTransport{rt, o.Tries, c.counters, c.pauses}
 	return c, nil
 }
 
@@ -125,6 +140,61 @@ func (c *Client) Close() {
 	if c.own != nil {
 		c.own.CloseIdleConnections()
 	}
+}
+
+// Wake ends the pauses of calls between their tries, but not those the service
+// asked for: something happened that makes another try worth while.
+func (c *Client) Wake() { c.pauses.end() }
+
+// Reconnect is Wake after which every call has a new connection; those under
+// way lose theirs. It is for after a suspend, when the other side has given up
+// the old ones, and nobody would hear of that for minutes. A Transport that
+// was given keeps its connections.
+func (c *Client) Reconnect() {
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+		c.open.close()
+	}
+	c.Wake()
+}
+
+// Reachable reports whether the account's hosts take connections, or discovery
+// where they are not known, or the proxy on the way there. Nothing is asked.
+func (c *Client) Reachable(ctx context.Context) error {
+	if c.own == nil {
+		return nil
+	}
+	c.mu.Lock()
+	bases := []string{c.endpoints.Metadata, c.endpoints.Content}
+	c.mu.Unlock()
+	if bases[0] == "" {
+		bases = []string{c.endpoint.String()}
+	}
+	seen := map[string]bool{}
+	for _, base := range bases {
+		u, err := url.Parse(base)
+		if err != nil {
+			return fmt.Errorf("%s: %w", base, err)
+		}
+		if proxy, err := c.own.Proxy(&http.Request{URL: u}); err == nil && proxy != nil {
+			u = proxy
+		}
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+		}
+		host := net.JoinHostPort(u.Hostname(), cmp.Or(port, "443"))
+		if seen[host] {
+			continue
+		}
+		seen[host] = true
+		conn, err := c.own.DialContext(ctx, "tcp", host)
+		if err != nil {
+			return fmt.Errorf("%s: %w", host, err)
+		}
+		_ = conn.Close() // nothing was sent
+	}
+	return nil
 }
 
 // SetLimits changes the limits of content in bytes a second, 0 = none. Transfers

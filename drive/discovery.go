@@ -204,7 +204,7 @@ func validEndpoints(e *Endpoints) error {
 // forget drops e, if it is still what is known.
 func (c *Client) forget(e Endpoints) {
 	c.mu.Lock()
-	same := c.endpoints.Metadata == e.Metadata && c.endpoints.Content == e.Content
+	same := c.endpoints.same(e)
 	if same {
 		c.endpoints.Fetched = time.Time{} // kept as the last resort
 	}
@@ -214,16 +214,46 @@ func (c *Client) forget(e Endpoints) {
 	}
 }
 
+func (e Endpoints) same(o Endpoints) bool { return e.Metadata == o.Metadata && e.Content == o.Content }
+
+// believe begins the doubts anew: discovery named other hosts.
+func (c *Client) believe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubts = 0
+}
+
 // resolveTransport completes the URL of a request by the hosts of the
 // account. When a host cannot be connected to, it asks discovery once
-// whether the account has moved, and goes on with what that says. Hosts that
-// discovery named in the last minute are not doubted.
+// whether the account has moved, and goes on with what that says. As long as
+// discovery says the same it is asked ever more seldom.
 type resolveTransport struct {
 	next http.RoundTripper
 	c    *Client
 }
 
-const undoubted = time.Minute
+// The pauses between two doubts while discovery keeps naming the same hosts
+// (it is throttled too, API §4.1): doubling from the first to the last.
+const (
+	firstDoubt = 10 * time.Second
+	lastDoubt  = time.Minute
+)
+
+// mayDoubt reports whether discovery may be asked for what it has said already.
+func (c *Client) mayDoubt() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	since := now.Sub(c.doubted)
+	switch {
+	case c.doubts == 0, since > 2*lastDoubt:
+		c.doubts = 0
+	case since < min(firstDoubt<<(c.doubts-1), lastDoubt):
+		return false
+	}
+	c.doubts, c.doubted = min(c.doubts+1, 8), now
+	return true
+}
 
 func (t resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	cl := callOf(req)
@@ -235,14 +265,20 @@ func (t resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := t.to(req, cl, e, req.Body)
-	if err == nil || !notSent(err) || errors.Is(err, errNotSent) || time.Since(e.Fetched) < undoubted || req.Context().Err() != nil {
+	if err == nil || !notSent(err) || errors.Is(err, errNotSent) || req.Context().Err() != nil {
 		return resp, err
 	}
-	t.c.forget(e)
+	if now, ok := t.c.known(); !ok || now.same(e) { // else somebody has just found out
+		if !t.c.mayDoubt() {
+			return nil, err
+		}
+		t.c.forget(e)
+	}
 	moved, derr := t.endpoints(req.Context(), cl)
-	if derr != nil || (moved.Metadata == e.Metadata && moved.Content == e.Content) {
+	if derr != nil || moved.same(e) {
 		return nil, err
 	}
+	t.c.believe()
 	body, ok := repeatBody(req, cl, false)
 	if !ok {
 		return nil, err

@@ -177,8 +177,48 @@ func TestHostDownButNotMoved(t *testing.T) {
 		time.Sleep(time.Hour)
 		_, err = c.Get(bg, "x")
 		wantIs(t, err, ErrUnavailable)
-		if asked != 2 || dead.tried != 6 || c.State().Kind != Offline {
+		if asked < 2 || asked > 4 || dead.tried != 6 || c.State().Kind != Offline {
 			t.Errorf("asked %d, tried %d, %v", asked, dead.tried, c.State())
+		}
+		asked = 0
+		for end := time.Now().Add(time.Hour); time.Now().Before(end); {
+			_, err := c.Get(bg, "x")
+			wantIs(t, err, ErrUnavailable)
+		}
+		if asked > 65 {
+			t.Errorf("asked %d times in an hour", asked)
+		}
+	})
+}
+
+// A host that goes right after discovery has named it is doubted at once.
+func TestMovedRightAfterDiscovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := &deadHost{name: "m1.test"}
+		host := "m1.test"
+		dead.next = inProcess{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Host == "d.test" {
+				reply(w, 200, `{"customerExists":true,"metadataUrl":"https://`+host+`/","contentUrl":"https://c.test/"}`)
+				return
+			}
+			reply(w, 200, node("x", "n"))
+		})}
+		c, err := New(Options{Endpoint: "https://d.test/", Transport: dead})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Discover(bg); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for _, host = range []string{"m2.test", "m3.test", "m4.test"} {
+			if _, err := c.Get(bg, "x"); err != nil {
+				t.Fatal(err)
+			}
+			dead.name = host
+		}
+		if d := time.Since(start); d > 0 {
+			t.Errorf("it took %v", d)
 		}
 	})
 }

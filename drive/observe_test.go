@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -125,4 +126,27 @@ func TestErrorText(t *testing.T) {
 	if !errors.Is(e, ErrNotFound) || !errors.Is(e, io.ErrUnexpectedEOF) {
 		t.Error("does not unwrap")
 	}
+}
+
+// Every try is told, also one without an answer.
+func TestObserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{steps: []any{errDial, 503, `{"id":"x"}`}}
+		var tries []Try
+		c, err := New(Options{Endpoint: "https://d.test/", Transport: s, Observe: func(try Try) { tries = append(tries, try) },
+			Endpoints: &memoryCache{e: Endpoints{Metadata: "https://m.test/", Content: "https://c.test/", Fetched: time.Now()}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		c.doubts, c.doubted = 1, time.Now() // no discovery in between
+		c.mu.Unlock()
+		if _, err := c.Get(bg, "x"); err != nil {
+			t.Fatal(err)
+		}
+		want := []Try{{Op: "nodes.get"}, {Op: "nodes.get", Status: 503}, {Op: "nodes.get", Status: 200}}
+		if !slices.Equal(tries, want) {
+			t.Errorf("%+v, want %+v", tries, want)
+		}
+	})
 }

@@ -7,8 +7,10 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,7 +89,7 @@ func TestRetryRules(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &script{steps: tt.steps}
 				cl := &call{op: "x", idempotent: tt.idempotent}
-				rt := retryTransport{s, 6, newCounters()}
+				rt := retryTransport{s, 6, newCounters(), newPauses()}
 				resp, err := rt.RoundTrip(retryRequest(bg, cl, "POST", "payload"))
 				status := 0
 				if err == nil {
@@ -114,7 +116,7 @@ func TestRetryRules(t *testing.T) {
 
 func TestRetryBodyKeptForTheLastAnswer(t *testing.T) {
 	s := &script{steps: []any{&http.Response{StatusCode: 500, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"message":"m"}`))}}}
-	resp, err := retryTransport{s, 6, newCounters()}.RoundTrip(retryRequest(bg, &call{}, "POST", ""))
+	resp, err := retryTransport{s, 6, newCounters(), newPauses()}.RoundTrip(retryRequest(bg, &call{}, "POST", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +128,7 @@ func TestRetryBodyKeptForTheLastAnswer(t *testing.T) {
 func TestRetryBackoffBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []any{503}}
-		_, _ = retryTransport{s, 14, newCounters()}.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
+		_, _ = retryTransport{s, 14, newCounters(), newPauses()}.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
 		for i := 1; i < len(s.times); i++ {
 			most := min(time.Second<<(i-1), 256*time.Second)
 			if d := s.times[i].Sub(s.times[i-1]); d > most {
@@ -142,7 +144,7 @@ func TestRetryBackoffBounds(t *testing.T) {
 func TestRetryHonoursRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []any{&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"40"}}, Body: http.NoBody}, 200}}
-		_, err := retryTransport{s, 6, newCounters()}.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
+		_, err := retryTransport{s, 6, newCounters(), newPauses()}.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
 		if err != nil || s.times[1].Sub(s.times[0]) != 40*time.Second {
 			t.Errorf("%v, %v", s.times, err)
 		}
@@ -424,5 +426,86 @@ func TestProperties(t *testing.T) {
 	c.SetOwner("o")
 	if c.Owner() != "o" {
 		t.Error("SetOwner")
+	}
+}
+
+// A Wake ends pauses, but not those the service asked for.
+func TestWake(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		step  any
+		wakes bool
+	}{
+		{"unreachable", errDial, true},
+		{"unavailable", 503, true},
+		{"unavailable, with a time", &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"40"}}, Body: http.NoBody}, false},
+		{"throttled", 429, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPauses()
+				s := &script{steps: []any{test.step}}
+				rt := retryTransport{s, 6, newCounters(), p}
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					_, _ = rt.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
+				}()
+				for range 5 {
+					synctest.Wait()
+					p.end()
+				}
+				<-done
+				if woken := s.times[5].Equal(s.times[0]); len(s.times) != 6 || woken != test.wakes {
+					t.Errorf("tries at %v", s.times)
+				}
+			})
+		})
+	}
+}
+
+// After a Reconnect nobody waits for an answer on an old connection.
+func TestReconnect(t *testing.T) {
+	arrived, dead := make(chan struct{}, 1), make(chan struct{})
+	s := newService("")
+	var first sync.Once
+	s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) {
+		mine := false
+		first.Do(func() { mine = true })
+		if mine {
+			arrived <- struct{}{}
+			<-dead
+		}
+		reply(w, 200, node("x", "n"))
+	})
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	defer close(dead)
+	s.base = srv.URL
+	c, err := New(Options{Endpoint: srv.URL + "/drive/v1/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.Get(bg, "x")
+		got <- err
+	}()
+	<-arrived
+	c.Reconnect()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	if n := len(c.open.open); n > 2 { // of discovery and the call, which are kept
+		t.Errorf("%d connections are open", n)
+	}
+	if err := c.Reachable(bg); err != nil {
+		t.Error(err)
+	}
+	srv.CloseClientConnections()
+	srv.Listener.Close()
+	if err := c.Reachable(bg); err == nil {
+		t.Error("nobody listens, but it can be reached")
 	}
 }

@@ -101,7 +101,8 @@ func OpenTokenFile(path string, conf *oauth2.Config) (*TokenFile, error) {
 	}
 	t.tok, t.stamp, t.checked = tok, stamp, time.Now()
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.client = &http.Client{Transport: newBase(1), Timeout: refreshTimeout,
+	base, _ := newBase(1)
+	t.client = &http.Client{Transport: base, Timeout: refreshTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return t, nil
 }
@@ -116,8 +117,10 @@ func (t *TokenFile) Close() {
 	t.client.CloseIdleConnections()
 }
 
-// Reload makes the next call look at the file.
+// Reload makes the next call look at the file, and the next renewal use a
+// connection of its own.
 func (t *TokenFile) Reload() {
+	t.client.CloseIdleConnections()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.checked = time.Time{}

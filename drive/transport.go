@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,11 +39,13 @@ func (silentError) Error() string   { return "no byte for too long" }
 func (silentError) Timeout() bool   { return true }
 func (silentError) Temporary() bool { return true }
 
-// newBase is the tuned transport: HTTP/1.1 only (one connection of HTTP/2
-// carries one stream's bandwidth, and costs twice the processor), as many idle
-// connections as may be busy, certificates verified, no compression behind our back.
-// Header timeouts are stallTransport's, since they differ by call.
-func newBase(conns int) *http.Transport {
+// newBase is the tuned transport, and the connections it has open: HTTP/1.1
+// only (one connection of HTTP/2 carries one stream's bandwidth, and costs
+// twice the processor), as many idle connections as may be busy, certificates
+// verified, no compression behind our back. Header timeouts are
+// stallTransport's, since they differ by call.
+func newBase(conns int) (*http.Transport, *connections) {
+	open := &connections{open: map[*lingerConn]bool{}}
 	d := &net.Dialer{
 		Timeout:         10 * time.Second,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4},
@@ -54,7 +58,7 @@ func newBase(conns int) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			return &lingerConn{Conn: c, heard: make(chan struct{})}, nil
+			return open.add(&lingerConn{Conn: c, heard: make(chan struct{}), of: open}), nil
 		},
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
@@ -65,6 +69,35 @@ func newBase(conns int) *http.Transport {
 		MaxResponseHeaderBytes: 256 << 10,
 		WriteBufferSize:        64 << 10,
 		DisableCompression:     true,
+	}, open
+}
+
+// connections are those that are open.
+type connections struct {
+	mu   sync.Mutex
+	open map[*lingerConn]bool
+}
+
+func (s *connections) add(c *lingerConn) *lingerConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[c] = true
+	return c
+}
+
+func (s *connections) drop(c *lingerConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+}
+
+// close cuts all of them; the calls under way on them fail.
+func (s *connections) close() {
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close() // what matters is that nobody waits for it any more
 	}
 }
 
@@ -87,6 +120,7 @@ type lingerConn struct {
 	net.Conn
 	once  sync.Once
 	heard chan struct{} // closed when reading ended or the connection was closed
+	of    *connections
 }
 
 const lingerTime = 3 * time.Second
@@ -114,6 +148,7 @@ func (c *lingerConn) Write(p []byte) (int, error) {
 
 func (c *lingerConn) Close() error {
 	c.once.Do(func() { close(c.heard) })
+	c.of.drop(c)
 	return c.Conn.Close()
 }
 

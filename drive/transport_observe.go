@@ -13,6 +13,7 @@ import (
 type observeTransport struct {
 	next     http.RoundTripper
 	log      *slog.Logger
+	tell     func(Try) // nil = nobody
 	status   *status
 	counters *counters
 }
@@ -21,6 +22,13 @@ func (t observeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c, ctx := callOf(req), req.Context()
 	start := time.Now()
 	resp, err := t.next.RoundTrip(req)
+	if t.tell != nil {
+		try := Try{Op: c.op, Took: time.Since(start)}
+		if err == nil {
+			try.Status = resp.StatusCode
+		}
+		t.tell(try)
+	}
 	if t.log.Enabled(ctx, slog.LevelDebug) {
 		args := []any{"op", c.op, "method", req.Method, "host", req.URL.Host, "try", c.tries, "took", time.Since(start)}
 		if !c.secret {

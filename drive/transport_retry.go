@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type retryTransport struct {
 	next     http.RoundTripper
 	tries    int
 	counters *counters
+	pauses   *pauses
 }
 
 func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -35,7 +37,8 @@ func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 			c.exhausted = true
 			return resp, err
 		}
-		if after == 0 {
+		asked := after > 0
+		if !asked {
 			after = backoff(c.tries - 1)
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= after {
@@ -48,7 +51,11 @@ func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 			resp.Body.Close()
 		}
 		t.counters.retried(c.op)
-		if err := sleep(ctx, after); err != nil {
+		ended := t.pauses.ended()
+		if k == classThrottle || asked {
+			ended = nil
+		}
+		if err := sleepUntil(ctx, after, ended); err != nil {
 			return nil, err
 		}
 		try = req.Clone(ctx)
@@ -95,11 +102,16 @@ func backoff(r int) time.Duration {
 	return time.Duration(rand.Int64N(int64(time.Second<<min(r, 8)) + 1))
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
+func sleep(ctx context.Context, d time.Duration) error { return sleepUntil(ctx, d, nil) }
+
+// sleepUntil is sleep that ended ends early.
+func sleepUntil(ctx context.Context, d time.Duration, ended <-chan struct{}) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return nil
+	case <-ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -118,4 +130,25 @@ func repeatBody(req *http.Request, c *call, refused bool) (io.ReadCloser, bool) 
 		return b, err == nil
 	}
 	return nil, false
+}
+
+// pauses lets all pauses between tries be ended at once.
+type pauses struct {
+	mu sync.Mutex
+	ch chan struct{} // closed at the next end
+}
+
+func newPauses() *pauses { return &pauses{ch: make(chan struct{})} }
+
+func (p *pauses) ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ch
+}
+
+func (p *pauses) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.ch)
+	p.ch = make(chan struct{})
 }
