@@ -37,8 +37,9 @@ type MountOptions struct {
 	Xattrs     bool // answer extended attributes; the control attribute is answered anyway
 	NamesExact bool // names are what they are spelled; must be what the Store was opened with
 
-	Logger *slog.Logger // nil = discard
-	Debug  bool         // log every request
+	Logger  *slog.Logger    // nil = discard
+	Debug   bool            // log every request
+	Observe func(Operation) // told of every request, from any goroutine, nil = nobody
 }
 
 // Server is a mounted filesystem. Its methods are safe for concurrent use.
@@ -80,6 +81,9 @@ func Mount(ctx context.Context, o MountOptions) (*Server, error) {
 	root := &dir{t: t, ino: t.root}
 	opts := options(&o, t)
 	raw := fusefs.NewNodeFS(root, opts)
+	if o.Observe != nil {
+		raw = observed{raw, o.Observe}
+	}
 	t.index.keep(root)
 
 	// Before the first answer can be cached.
