@@ -3,11 +3,13 @@ package cache
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -329,4 +331,70 @@ func TestRenameOpenToAnotherCase(t *testing.T) {
 		t.Error(err)
 	}
 	h.Release()
+}
+
+// A file that took the name of a removed one is found under it all the time,
+// also when the drive's answer about it comes before that about the other.
+func TestAnsweredBeforeTheOtherIsGone(t *testing.T) {
+	w := newWorld(t)
+	first := w.put("/B", "first")
+	w.poll()
+	if _, err := w.other.Trash(first.ID); err != nil {
+		t.Fatal(err)
+	}
+	second := w.put("/B", "second")
+	n, err := w.o.Remote.Get(t.Context(), second.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+		if op.Name == "trash.put" || op.NodeID == first.ID {
+			<-held
+		}
+		return nil
+	})
+	root := w.s.Root()
+	unlinked := make(chan error, 1)
+	go func() { unlinked <- w.s.Unlink(t.Context(), root, "B") }()
+	w.until("the removal", func() bool {
+		_, _, err := w.s.Lookup(t.Context(), root, "B")
+		return errors.Is(err, ErrNotExist)
+	})
+	ino, err := w.s.mirror.NewIno()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.s.view.Lock()
+	err = w.s.putLocked(&journal.Entry{
+		Ino: ino, NodeID: n.ID, Since: time.Now(), Due: time.Now(),
+		Place: journal.Place{Parents: []uint64{root}, Name: "B", Shown: "B"},
+		Base: &journal.Base{Name: "B", Parents: n.Parents, Version: n.Version, ETag: n.ETag,
+			Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5},
+	})
+	w.s.view.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (host{w.s}).Answered(ino, n); err != nil {
+		t.Fatal(err)
+	}
+	w.s.settler.Kick(ino)
+	// It may be looked at as often as it likes while the other is on its way.
+	for range 200 {
+		if e, _, err := w.s.Lookup(t.Context(), root, "B"); err != nil || e.Ino != ino {
+			t.Fatalf("while the removal is on its way: inode %d, %v", e.Ino, err)
+		}
+		<-time.After(time.Millisecond)
+	}
+	release()
+	if err := <-unlinked; err != nil {
+		t.Error(err)
+	}
+	w.flush()
+	if e, _, err := w.s.Lookup(t.Context(), root, "B"); err != nil || e.Ino != ino {
+		t.Errorf("after the removal: inode %d, %v", e.Ino, err)
+	}
 }

@@ -170,10 +170,30 @@ func (t *task) step(e *journal.Entry) report {
 	default:
 		return t.overwrite(e)
 	}
+	if on := t.shadowed(e, ids); on != 0 {
+		return report{kind: waits, on: on}
+	}
 	if r := t.setProps(e); r.kind != next {
 		return r
 	}
 	return t.finish(e, ids)
+}
+
+// shadowed is an inode that still has the name of e as far as the host knows,
+// and wishes to leave it, 0 = none: its node has left on the drive, or e's
+// would not be there, but the answer is on its way. Without its wish e would
+// not show under its own name until then.
+func (t *task) shadowed(e *journal.Entry, ids []string) uint64 {
+	for _, id := range ids {
+		ino, node := t.s.h.Holder(id, e.Place.Name)
+		if ino == 0 || ino == t.ino || node == e.NodeID {
+			continue
+		}
+		if other, ok := t.s.j.Get(ino); ok && other.NodeID == node && t.willLeave(other, id, e.Place.Name) {
+			return ino
+		}
+	}
+	return 0
 }
 
 // wanted is the name to bring about now.
