@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -115,4 +117,44 @@ func TestLeaks(t *testing.T) {
 		t.Error("left")
 	}
 	w.s.view.Unlock()
+}
+
+// After a crash a draft may hold what a program wrote into it in place since
+// it was sent: those bytes are not the version that the drive has.
+func TestAdoptAfterKill(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.write("/f", "AAAA")
+	e, _ := w.s.Resolve(t.Context(), "/f")
+	sum := md5.Sum([]byte("AAAA"))
+	n := w.put("/theirs", "AAAA") // stands for the upload
+	err := host{w.s}.Update(e.Ino, func(j *journal.Entry) bool {
+		j.Sent = &journal.Sent{Gen: j.Draft.Gen, Size: 4, MD5: hex.EncodeToString(sum[:]), Whole: true, At: time.Now(), Deadline: time.Now().Add(time.Hour), ParentID: w.s.mirror.Root().ID, Name: "f"}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := w.create("/f", unix.O_RDWR)
+	if _, err := h.Write(t.Context(), []byte("BB"), 1); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen() // nothing was flushed or released
+	answer, err := w.o.Remote.Get(t.Context(), n.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := w.s.journal.OpenDraft(e.Ino, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host{w.s}.Uploaded(e.Ino, answer, d)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	v := versionOf(&inode{id: n.ID, content: n.Content.Version, size: 4, md5: n.Content.MD5, name: "f"})
+	p := make([]byte, 4)
+	if _, err := w.s.chunks.ReadInto(t.Context(), v, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	w.want(string(p), "AAAA")
 }

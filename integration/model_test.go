@@ -798,6 +798,8 @@ func (w *modelTest) kill() {
 				w.detach(m, dir)
 			}
 		case m.dirty:
+			// Which of the two it is shows when the drive has it.
+			w.awaitSynced(m)
 			e := w.entry(m)
 			h, err := w.s.Open(ctx, e.Ino, e.Gen, unix.O_RDONLY)
 			if err != nil {
@@ -813,6 +815,21 @@ func (w *modelTest) kill() {
 	}
 	w.keptInos(before)
 	w.look()
+}
+
+func (w *modelTest) awaitSynced(m *mnode) {
+	w.Helper()
+	e := w.entry(m)
+	for end := time.Now().Add(time.Minute); ; {
+		state, err := w.s.Getxattr(ctx, e.Ino, e.Gen, "user.drivefs.state")
+		if err == nil && string(state) == "synced" {
+			return
+		}
+		if time.Now().After(end) {
+			w.fail("%s is %q after the crash (%v)", m.path(), state, err)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 }
 
 // wasRemoved tells whether what a node in the trash holds was removed by

@@ -1,0 +1,179 @@
+package cache
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// The part of host that is about bytes: making a draft whole before it is
+// sent, and what becomes of it after.
+
+func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error {
+	s := h.s
+	var v chunk.Version
+	s.journal.Peek(ino, func(e *journal.Entry) {
+		if e.Draft != nil {
+			v = chunk.Version{ID: e.Draft.BaseID, Content: e.Draft.BaseGen, Size: e.Draft.BaseLen, MD5: e.Draft.BaseMD5, Name: e.Place.Name}
+		}
+	})
+	buf := make([]byte, 1<<20)
+	for _, x := range d.Missing(0, d.Size()) {
+		for off := x.Off; off < x.End; {
+			p := buf[:min(int64(len(buf)), x.End-off)]
+			n, err := s.chunks.ReadInto(drive.WithPriority(ctx, drive.Uploading), v, p, off)
+			if err == nil && n == 0 {
+				err = drive.ErrChanged
+			}
+			if errors.Is(err, drive.ErrChanged) || errors.Is(err, drive.ErrNotFound) {
+				return h.baseLost(ino, d, err)
+			}
+			if err != nil {
+				return err
+			}
+			if err := d.Fill(p[:n], off); err != nil {
+				return err
+			}
+			off += int64(n)
+		}
+	}
+	return h.filled(ino, d)
+}
+
+// filled records what Fill added, so that it is not needed again after a
+// restart.
+func (h host) filled(ino uint64, d *journal.Draft) error {
+	st, ok := d.State()
+	if !ok {
+		return nil // written to meanwhile: another commit will tell
+	}
+	return h.Update(ino, func(e *journal.Entry) bool {
+		if e.Draft == nil || e.Draft.Gen != st.Gen {
+			return false
+		}
+		e.Draft = &st
+		return true
+	})
+}
+
+// zeroLimit bounds how much of a lost base is made up for with zeros: more
+// than that beside less that was written here is no file anybody wants.
+const zeroLimit = 64 << 20
+
+// baseLost settles an edit of a part of a file whose other parts cannot be
+// had any more, because somebody replaced them. A mere truncation has no bytes
+// of ours and gives way. What was written is kept as a conflict copy, in which
+// the lost parts are zeros; the event says so. It answers
+// journal.ErrSuperseded where the entry is another one now.
+func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
+	s := h.s
+	st, ok := d.State()
+	if !ok {
+		return journal.ErrSuperseded // written to meanwhile
+	}
+	ours := max(0, st.Size-st.Limit)
+	for _, x := range st.Local {
+		ours += min(x.End, st.Limit, st.Size) - min(x.Off, st.Limit, st.Size)
+	}
+	missing := d.Missing(0, st.Size)
+	var lost int64
+	for _, x := range missing {
+		lost += x.End - x.Off
+	}
+	switch {
+	case ours == 0:
+		return errors.Join(journal.ErrSuperseded, s.dropContent(ino, st.Gen))
+	case lost > zeroLimit && lost > ours:
+		return cause // it stays in the journal, and status tells of it
+	}
+	zeros := make([]byte, 1<<20)
+	for _, x := range missing {
+		for off := x.Off; off < x.End; off += int64(len(zeros)) {
+			if err := d.Fill(zeros[:min(int64(len(zeros)), x.End-off)], off); err != nil {
+				return err
+			}
+		}
+	}
+	if err := h.filled(ino, d); err != nil {
+		return err
+	}
+	why := fmt.Sprintf("the file was replaced on the drive while a part of it was changed here, and %d bytes of the old version are lost (zeros)", lost)
+	return errors.Join(journal.ErrSuperseded, h.Conflict(ino, why))
+}
+
+// dropContent takes the wish for content gen out of the entry of ino.
+func (s *Store) dropContent(ino, gen uint64) error {
+	s.view.Lock()
+	e, ok := s.journal.Get(ino)
+	if !ok || e.Draft == nil || e.Draft.Gen != gen {
+		s.view.Unlock()
+		return nil
+	}
+	before, seen, err := s.inodeLocked(ino)
+	if err != nil {
+		s.view.Unlock()
+		return err
+	}
+	e.Draft, e.Sent = nil, nil
+	if r, ok, rerr := s.mirror.ByID(e.NodeID); rerr == nil && ok {
+		// What is shown of it from now on is the drive's.
+		if b, berr := s.baseOf(&r); berr == nil {
+			e.Base = b
+		}
+		s.gens[ino] = r.Gen
+	}
+	err = s.putLocked(e)
+	after, still, aerr := s.inodeLocked(ino)
+	es := viewDiff(&before, seen, &after, still)
+	p := s.pathLocked(ino)
+	s.view.Unlock()
+	if err == nil {
+		s.events.add("undone", p, "it was cut here and replaced on the drive; the drive's version stays")
+		s.emit(es)
+	}
+	return errors.Join(err, aerr)
+}
+
+// adoptLimit bounds what is copied from a draft into the chunk cache after
+// its upload: what was just written is often read again, but a film that was
+// copied in would push everything else out.
+const adoptLimit = 64 << 20
+
+func (h host) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
+	if n.Content == nil {
+		return
+	}
+	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5, Name: n.Name}
+	if v.Size <= 0 || v.Size > adoptLimit {
+		return
+	}
+	// Of the generation that was sent, since a program may have closed another
+	// meanwhile: its bytes must never get under this version's key.
+	var gen uint64
+	h.s.journal.Peek(ino, func(e *journal.Entry) {
+		if e.Sent != nil && e.Sent.MD5 != "" {
+			gen = e.Sent.Gen
+		}
+	})
+	snap, err := d.Snapshot(gen)
+	if err != nil {
+		return
+	}
+	defer snap.Close()
+	if snap.Size() != v.Size {
+		return
+	}
+	// Was it sent before a crash, a program may have changed it in place since,
+	// and nobody remembers that.
+	sum := md5.New()
+	if _, err := io.Copy(sum, snap); err == nil && hex.EncodeToString(sum.Sum(nil)) == v.MD5 {
+		h.s.chunks.Adopt(v, snap)
+	}
+}
