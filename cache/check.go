@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
@@ -11,11 +14,15 @@ import (
 )
 
 // CheckLocal holds the Store against itself: the mirror's indexes, the
-// journal's, and that the two name the same things. It needs no network.
-func (s *Store) CheckLocal() []error {
+// journal's, and that the two name the same things. It needs no network, and
+// nobody waits for it.
+func (s *Store) CheckLocal() []error { return s.checkLocal(s.life) }
+
+func (s *Store) checkLocal(ctx context.Context) []error {
+	errs := s.mirror.Check(ctx)
 	s.view.RLock()
 	defer s.view.RUnlock()
-	errs := append(s.mirror.Check(), s.journal.Check()...)
+	errs = append(errs, s.journal.Check()...)
 	for _, ino := range s.journal.Inos() {
 		e, ok := s.journal.Get(ino)
 		if !ok {
@@ -41,18 +48,19 @@ func (s *Store) CheckLocal() []error {
 
 // Check holds the Store against itself and its mirror against the drive,
 // folder by folder, and tells every difference through say. With repair it
-// takes the drive's word where they differ; what is still to be uploaded is
-// no difference. The count is of differences found.
+// takes the drive's word where they differ, and touches nothing else; what is
+// still to be uploaded is no difference. The count is of differences found.
 func (s *Store) Check(ctx context.Context, repair bool, say func(string)) (int, error) {
-	problems := 0
-	for _, err := range s.CheckLocal() {
-		problems++
+	ctx = drive.WithPriority(ctx, drive.Background)
+	c := checker{s: s, repair: repair, say: say}
+	for _, err := range s.checkLocal(ctx) {
+		c.found++
 		say(err.Error())
 	}
-	ctx = drive.WithPriority(ctx, drive.Background)
 	root := s.mirror.Root()
 	queue := []uint64{root.Ino}
 	seen := map[uint64]bool{}
+	c.below = func(dir uint64) { queue = append(queue, dir) }
 	for len(queue) > 0 {
 		dir := queue[0]
 		queue = queue[1:]
@@ -60,133 +68,185 @@ func (s *Store) Check(ctx context.Context, repair bool, say func(string)) (int, 
 			continue
 		}
 		seen[dir] = true
-		n, err := s.checkFolder(ctx, dir, repair, say, &queue)
-		problems += n
-		if err != nil {
-			return problems, err
+		if err := c.folder(ctx, dir); err != nil {
+			return c.found, err
 		}
 	}
-	return problems, nil
+	return c.found, nil
 }
 
-func (s *Store) checkFolder(ctx context.Context, dir uint64, repair bool, say func(string), queue *[]uint64) (int, error) {
+// checker compares folders of the mirror with the drive.
+type checker struct {
+	s      *Store
+	repair bool
+	say    func(string)
+	below  func(dir uint64) // called for the folders in one that was compared
+	found  int              // differences
+}
+
+func (c *checker) differs(dir uint64, name, what string) {
+	c.found++
+	c.say(fmt.Sprintf("%s: %s", c.s.nameIn(dir, name), what))
+}
+
+// folder compares one. A listing lags (API §13.1), so what seems to differ is
+// asked for by id.
+func (c *checker) folder(ctx context.Context, dir uint64) error {
+	s := c.s
 	r, ok, err := s.mirror.Get(dir)
-	if err != nil || !ok {
-		return 0, err
+	if err != nil || !ok || !r.Folder {
+		return err
 	}
 	here := map[string]mirror.Record{}
-	err = s.mirror.List(dir, 0, int(^uint(0)>>1), func(c *mirror.Record) bool {
-		here[c.ID] = *c
+	err = s.mirror.List(dir, 0, int(^uint(0)>>1), func(rec *mirror.Record) bool {
+		here[rec.ID] = *rec
 		return true
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	problems := 0
-	differs := func(id, name, what string) {
-		problems++
-		say(fmt.Sprintf("%s: %s", s.nameIn(dir, name), what))
-	}
-	var nodes []drive.Node
 	for n, err := range s.remote.Children(ctx, r.ID, false) {
+		if errors.Is(err, drive.ErrNotFound) {
+			return c.folderGone(ctx, &r)
+		}
 		if err != nil {
-			return problems, fmt.Errorf("listing %s: %w", s.PathOf(dir), err)
+			return fmt.Errorf("listing %s: %w", s.PathOf(dir), err)
 		}
 		if !n.Live() {
-			nodes = append(nodes, n)
 			continue
 		}
-		if s.wished(n.ID) {
-			nodes = append(nodes, n)
-			delete(here, n.ID)
-			continue
-		}
-		c, known := here[n.ID]
-		what := difference(&c, known, &n)
-		if what != "" {
-			// Listings lag (API §13.1); the node itself does not.
-			fresh, err := s.remote.Get(ctx, n.ID)
-			if err != nil && !errors.Is(err, drive.ErrNotFound) {
-				return problems, err
-			}
-			if err != nil || !fresh.Live() || !has(fresh.Parents, r.ID) {
-				continue // not here any more, nor in the mirror if that is right
-			}
-			n, what = fresh, difference(&c, known, &fresh)
-		}
-		nodes = append(nodes, n)
+		rec, known := here[n.ID]
 		delete(here, n.ID)
-		if what != "" {
-			differs(n.ID, n.Name, what)
+		if s.wished(n.ID) {
+			continue
+		}
+		if s.difference(&rec, known, &n) != "" {
+			if err := c.asked(ctx, dir, &r, n.ID, n.Name); err != nil {
+				return err
+			}
 		}
 		if n.Kind == drive.Folder {
 			if ino, ok := s.mirror.Ino(n.ID); ok {
-				*queue = append(*queue, ino)
+				c.below(ino)
 			}
 		}
 	}
-	for id, c := range here {
+	// One listing does not prove that a node is gone.
+	for id, rec := range here {
 		if s.wished(id) {
 			continue
 		}
-		// One listing does not prove that a node is gone: ask for it.
-		n, err := s.remote.Get(ctx, id)
-		switch {
-		case errors.Is(err, drive.ErrNotFound):
-			differs(id, c.Shown, "is in the mirror and not on the drive")
-			if repair {
-				if err := (host{s}).Gone(id, 0); err != nil {
-					return problems, err
-				}
-			}
-		case err != nil:
-			return problems, err
-		case n.Status != drive.Available, !has(n.Parents, r.ID):
-			differs(id, c.Shown, "is in the mirror and not there on the drive")
-			if repair {
-				if err := (host{s}).Foreign(n); err != nil {
-					return problems, err
-				}
-			}
+		if err := c.asked(ctx, dir, &r, id, rec.Shown); err != nil {
+			return err
 		}
 	}
-	if repair && problems > 0 {
-		cs, _, err := s.mirror.Listing(dir, nodes, true)
-		if err != nil {
-			return problems, err
-		}
-		s.changed(cs)
-		for _, n := range nodes {
-			if ino, ok := s.mirror.Ino(n.ID); ok && n.Kind == drive.Folder && n.Live() {
-				*queue = append(*queue, ino)
-			}
-		}
-	}
-	return problems, nil
+	return nil
 }
 
-// difference says how the mirror's record of a node that lies on the drive is
-// wrong, "" when it is not. A listing may be older than the record.
-func difference(c *mirror.Record, known bool, n *drive.Node) string {
+// folderGone: the drive does not know a folder that the mirror shows.
+func (c *checker) folderGone(ctx context.Context, r *mirror.Record) error {
+	if r.Ino == c.s.mirror.Root().Ino || len(r.Parents) == 0 {
+		return nil
+	}
+	up, ok, err := c.s.mirror.Get(r.Parents[0])
+	if err != nil || !ok {
+		return err
+	}
+	return c.asked(ctx, up.Ino, &up, r.ID, r.Shown)
+}
+
+// asked compares one node with what the drive says of it by id; dir is where
+// mirror or listing have it.
+func (c *checker) asked(ctx context.Context, dir uint64, r *mirror.Record, id, name string) error {
+	s := c.s
+	n, err := s.remote.Get(ctx, id)
+	gone := errors.Is(err, drive.ErrNotFound)
+	if err != nil && !gone {
+		return err
+	}
+	// Only now: the feed may have told of it while the drive was asked.
+	rec, known, err := s.mirror.ByID(id)
+	if err != nil {
+		return err
+	}
+	shown := known && slices.Contains(rec.Parents, dir)
+	switch {
+	case gone && shown:
+		c.differs(dir, name, "is in the mirror and not on the drive")
+		if c.repair {
+			return host{s}.Gone(id, 0)
+		}
+	case gone, s.wished(id):
+	case !n.Live() || !slices.Contains(n.Parents, r.ID):
+		if shown {
+			c.differs(dir, name, "is in the mirror and not there on the drive")
+			return c.believe(n)
+		}
+	default:
+		if what := s.difference(&rec, known, &n); what != "" {
+			c.differs(dir, n.Name, what)
+			return c.believe(n)
+		}
+	}
+	return nil
+}
+
+// believe takes the drive's word.
+func (c *checker) believe(n drive.Node) error {
+	if !c.repair {
+		return nil
+	}
+	cs, err := c.s.mirror.Believe(n)
+	if err != nil {
+		return err
+	}
+	c.s.changed(cs)
+	return nil
+}
+
+// difference says how the mirror's record of a live node is wrong, "" when it
+// is not. What the drive left out is no difference.
+func (s *Store) difference(c *mirror.Record, known bool, n *drive.Node) string {
 	switch {
 	case !known:
 		return "is on the drive and not in the mirror"
-	case c.Version > n.Version:
+	case n.Version != 0 && c.Version > n.Version:
+		return fmt.Sprintf("is of version %d in the mirror and %d on the drive", c.Version, n.Version)
+	case c.Folder != (n.Kind == drive.Folder):
+		return "is a file on one side and a folder on the other"
 	case c.Name != n.Name:
 		return fmt.Sprintf("is called %q in the mirror", c.Name)
-	case n.Content != nil && (c.Size != n.Content.Size || c.MD5 != n.Content.MD5 || c.Content != n.Content.Version):
+	case n.Content != nil && (c.Size != n.Content.Size || c.MD5 != strings.ToLower(n.Content.MD5) || c.Content != n.Content.Version):
 		return "has other content in the mirror"
+	case !s.sameParents(c, n.Parents):
+		return "is in other folders in the mirror"
+	case c.Version == n.Version && (otherTime(c.Created, n.Created) || otherTime(c.Modified, n.Modified)):
+		return "has other times in the mirror"
 	}
 	return ""
 }
 
-func has(ids []string, id string) bool {
-	for _, x := range ids {
-		if x == id {
-			return true
+// sameParents compares folders, but for those that the mirror does not show.
+func (s *Store) sameParents(c *mirror.Record, ids []string) bool {
+	if len(ids) == 0 {
+		return true
+	}
+	found := 0
+	for _, id := range ids {
+		p, ok, err := s.mirror.ByID(id)
+		switch {
+		case err != nil || !ok || !p.Folder:
+		case slices.Contains(c.Parents, p.Ino):
+			found++
+		case !c.Folder || len(ids) == 1:
+			return false // a folder is not shown inside itself
 		}
 	}
-	return false
+	return found == len(c.Parents)
+}
+
+func otherTime(have, told time.Time) bool {
+	return !told.IsZero() && !have.Equal(told.Truncate(time.Millisecond))
 }
 
 // wished tells whether the node has an open wish: then mirror and drive may

@@ -33,6 +33,14 @@
 //   - Gen of an inode grows when its content was changed by someone else, and
 //     never while a draft or a writing handle pins the version.
 //
+// # Staying true
+//
+// The feed is believed, but not blindly: Run compares a few folders an hour
+// with the drive (audit.go), Check compares all of them, and the poller has
+// everything told anew every four weeks, into a mirror beside the live one. A
+// folder that was never told is listed on demand, page by page; a name is
+// answered as soon as it is told (listing.go).
+//
 // # Lock order
 //
 //	file.mu  →  Store.view  →  journal's own lock, one bbolt read transaction of the mirror

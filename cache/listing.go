@@ -3,15 +3,18 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/drive"
 )
 
-// listBound is how long a folder that was never told may take to list: below
-// the 20 s after which a waiting call stops a suspend (fuse-recipes §5.3).
+// listBound is how long a call waits for a folder that was never told to be
+// listed, and how long a listing may go without news: below the 20 s after
+// which a waiting call stops a suspend (fuse-recipes §5.3).
 const listBound = 15 * time.Second
 
 // flight lets callers who want the same folder listed share one listing.
@@ -22,44 +25,94 @@ type flight struct {
 
 type listingCall struct {
 	done chan struct{}
-	err  error
+	err  error // valid once done is closed
+
+	mu   sync.Mutex
+	more chan struct{} // closed when more is known than when it was asked for
+}
+
+// news gives a channel that is closed when the next piece is applied.
+func (c *listingCall) news() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.more
+}
+
+func (c *listingCall) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.more)
+	c.more = make(chan struct{})
+}
+
+// wake lets all who wait look again: the feed has told everything.
+func (f *flight) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.m {
+		c.wake()
+	}
 }
 
 // known makes sure that the view can answer for name in dir: it does when the
-// folder was told completely, or when it knows the name.
+// folder was told completely, or as soon as the name is known.
 func (s *Store) known(ctx context.Context, dir uint64, name string) error {
-	if s.mirror.Listed(dir) {
-		return nil
-	}
-	s.view.RLock()
-	_, _, ok, err := s.lookupLocked(dir, name)
-	s.view.RUnlock()
-	if err != nil || ok {
-		return err
-	}
-	return s.listed(ctx, dir)
+	return s.toldOf(ctx, dir, func() (bool, error) {
+		s.view.RLock()
+		defer s.view.RUnlock()
+		_, _, ok, err := s.lookupLocked(dir, name)
+		return ok, err
+	})
 }
 
 // listed makes sure that the view knows all of dir, by listing it once while
 // the first feed has not told everything yet. A caller that stops waiting
 // does not stop the listing.
 func (s *Store) listed(ctx context.Context, dir uint64) error {
-	if s.mirror.Listed(dir) {
-		return nil
-	}
-	r, ok, err := s.mirror.Get(dir)
-	if err != nil {
-		return err
-	}
-	if !ok || !r.Folder {
-		return nil // local alone, or no folder: the view knows all there is
-	}
-	c := s.startListing(dir, r.ID)
-	select {
-	case <-c.done:
-		return c.err
-	case <-ctx.Done():
-		return ctx.Err()
+	return s.toldOf(ctx, dir, func() (bool, error) { return false, nil })
+}
+
+// toldOf waits until dir is told completely, or until enough says so, for
+// listBound at most: a very large folder goes on being listed meanwhile, and
+// the next call finds more of it.
+func (s *Store) toldOf(ctx context.Context, dir uint64, enough func() (bool, error)) error {
+	var bound *time.Timer
+	var c *listingCall
+	for {
+		if s.mirror.Listed(dir) {
+			return nil
+		}
+		if ok, err := enough(); ok || err != nil {
+			return err
+		}
+		r, ok, err := s.mirror.Get(dir)
+		if err != nil {
+			return err
+		}
+		if !ok || !r.Folder {
+			return nil // local alone, or no folder: the view knows all there is
+		}
+		if c == nil {
+			c = s.startListing(dir, r.ID)
+		}
+		more := c.news()
+		// What came before that channel was made did not close it.
+		if ok, err := enough(); ok || err != nil {
+			return err
+		}
+		if bound == nil {
+			bound = time.NewTimer(listBound)
+			defer bound.Stop()
+		}
+		select {
+		case <-c.done:
+			return c.err
+		case <-more:
+		case <-bound.C:
+			return fmt.Errorf("listing a folder: %w", context.DeadlineExceeded)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -73,10 +126,10 @@ func (s *Store) startListing(dir uint64, id string) *listingCall {
 	}
 	c := s.listing.m[dir]
 	if c == nil {
-		c = &listingCall{done: make(chan struct{})}
+		c = &listingCall{done: make(chan struct{}), more: make(chan struct{})}
 		s.listing.m[dir] = c
 		s.background.Go(func() {
-			c.err = s.list(dir, id)
+			c.err = s.list(dir, id, c.wake)
 			s.listing.mu.Lock()
 			delete(s.listing.m, dir)
 			s.listing.mu.Unlock()
@@ -87,27 +140,98 @@ func (s *Store) startListing(dir uint64, id string) *listingCall {
 }
 
 // list asks the drive for all children of a folder and gives them to the
-// mirror.
-func (s *Store) list(dir uint64, id string) error {
-	ctx, cancel := context.WithTimeout(s.life, listBound)
-	defer cancel()
+// mirror, piece by piece; more is called after each.
+func (s *Store) list(dir uint64, id string, more func()) error {
+	ctx := newIdleContext(s.life, listBound)
+	defer ctx.end()
+	piece := mirror.ListingPiece
+	if !s.mirror.Complete() {
+		// Nothing is synced yet, so pages cost little, and a name on the
+		// first of them may be all that is waited for.
+		piece = 200
+	}
 	var nodes []drive.Node
 	for n, err := range s.remote.Children(ctx, id, true) {
-		if errors.Is(err, drive.ErrNotFound) {
+		switch {
+		case errors.Is(err, drive.ErrNotFound):
 			return ErrNotExist
+		case err != nil:
+			return ctx.why(err)
 		}
-		if err != nil {
-			return err
+		ctx.progress()
+		if nodes = append(nodes, n); len(nodes) == piece {
+			if err := s.listPiece(dir, nodes, false); err != nil {
+				return err
+			}
+			nodes = nodes[:0]
+			more()
 		}
-		nodes = append(nodes, n)
 	}
+	if err := s.listPiece(dir, nodes, true); err != nil {
+		return err
+	}
+	ctx.progress()
+	return ctx.why(s.askStragglers(ctx, dir))
+}
+
+func (s *Store) listPiece(dir uint64, nodes []drive.Node, last bool) error {
 	s.recognise(nodes)
-	cs, _, err := s.mirror.Listing(dir, nodes, true)
+	cs, err := s.mirror.Listing(dir, nodes, last)
+	if errors.Is(err, mirror.ErrUnknown) {
+		return ErrNotExist // it went while it was listed
+	}
 	if err != nil {
 		return err
 	}
 	s.changed(cs)
-	return s.askStragglers(ctx, dir)
+	return nil
+}
+
+// idleContext ends when nothing happened for some time. Its deadline is that
+// of the moment, so a client that gives up early does so only when nothing
+// comes any more.
+type idleContext struct {
+	context.Context
+	cancel  context.CancelFunc
+	bound   time.Duration
+	timer   *time.Timer
+	until   atomic.Pointer[time.Time]
+	expired atomic.Bool
+}
+
+func newIdleContext(parent context.Context, bound time.Duration) *idleContext {
+	c := &idleContext{bound: bound}
+	c.Context, c.cancel = context.WithCancel(parent)
+	until := time.Now().Add(bound)
+	c.until.Store(&until)
+	c.timer = time.AfterFunc(bound, func() {
+		c.expired.Store(true)
+		c.cancel()
+	})
+	return c
+}
+
+// Deadline is when it ends if nothing happens any more.
+func (c *idleContext) Deadline() (time.Time, bool) { return *c.until.Load(), true }
+
+// progress: something happened.
+func (c *idleContext) progress() {
+	until := time.Now().Add(c.bound)
+	c.until.Store(&until)
+	c.timer.Reset(c.bound)
+}
+
+func (c *idleContext) end() {
+	c.timer.Stop()
+	c.cancel()
+}
+
+// why is err, or that time ran out when that was the reason.
+func (c *idleContext) why(err error) error {
+	if err != nil && c.expired.Load() {
+		return fmt.Errorf("%w: %v", context.DeadlineExceeded, err)
+	}
+	return err
 }
 
 // maxStragglers bounds the calls that make up for a lagging listing.

@@ -309,7 +309,7 @@ func (s *Store) emptyOnDrive(ctx context.Context, n *inode) error {
 		return nil
 	}
 	s.recognise(nodes)
-	cs, _, err := s.mirror.Listing(n.ino, nodes, true)
+	cs, err := s.mirror.Listing(n.ino, nodes, true)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,8 @@ type Store struct {
 
 	open openTable
 
-	effects atomic.Pointer[func([]Effect)]
+	effects  atomic.Pointer[func([]Effect)]
+	activity atomic.Pointer[func()]
 
 	life       context.Context // ends with Close
 	end        context.CancelFunc
@@ -308,12 +309,17 @@ func (s *Store) unbind(nodeID string) error {
 	return err
 }
 
-// Run settles wishes until ctx ends, and returns when its workers stopped.
-// Uploads under way are cut off then; the journal has them.
+// Run settles wishes, and audits the mirror, until ctx ends, and returns when
+// its workers stopped. Uploads under way are cut off then; the journal has them.
 //
 // On a read-only mount nothing is settled: what an earlier mount left in the
 // journal stays there for the next one that may write.
 func (s *Store) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var auditor sync.WaitGroup
+	auditor.Go(func() { s.audit(ctx) })
+	defer auditor.Wait()
+	defer cancel()
 	if s.o.ReadOnly {
 		<-ctx.Done()
 		return nil

@@ -20,6 +20,13 @@ func (s *Store) Checkpoint() string {
 	return cp
 }
 
+// Refreshed is when the drive last told all there is, zero = never yet.
+func (s *Store) Refreshed() time.Time { return s.mirror.Refreshed() }
+
+// OnActivity sets who is told that something changed here, or was met that the
+// feed has not told: it is worth asking soon. fn must not block.
+func (s *Store) OnActivity(fn func()) { s.activity.Store(&fn) }
+
 // Apply takes one chunk of the feed: nodes and checkpoint in one transaction,
 // then the effects.
 func (s *Store) Apply(ctx context.Context, b drive.Batch) error {
@@ -27,14 +34,19 @@ func (s *Store) Apply(ctx context.Context, b drive.Batch) error {
 	if err != nil {
 		return err
 	}
-	s.changed(changes)
+	s.told(changes)
 	return nil
 }
 
 // FeedEnd notes that the feed reached its end line: what the drive had then
 // is all here.
 func (s *Store) FeedEnd(ctx context.Context) error {
-	return s.mirror.FeedEnd(time.Now())
+	first := !s.mirror.Complete()
+	err := s.mirror.FeedEnd(time.Now())
+	if first && err == nil {
+		s.listing.wake()
+	}
+	return err
 }
 
 // Rebuild is a mirror made anew beside the live one (reset:true).
@@ -58,15 +70,27 @@ func (r *Rebuild) Apply(ctx context.Context, b drive.Batch) error { return r.r.A
 
 // Commit switches to the new mirror and tells the kernel the difference.
 func (r *Rebuild) Commit(ctx context.Context) error {
-	return r.r.Commit(r.s.changed)
+	return r.r.Commit(r.s.told)
 }
 
 // Abort drops the new mirror.
 func (r *Rebuild) Abort() error { return r.r.Abort() }
 
-// changed turns what became different in the mirror into effects: what a
-// wish or an open draft covers stays as it is for those who look.
+// changed is told of changes that came by an answer or a listing.
 func (s *Store) changed(cs []mirror.Change) {
+	if len(cs) == 0 {
+		return
+	}
+	s.told(cs)
+	// While the first feed streams in, everything is news.
+	if fn := s.activity.Load(); fn != nil && s.mirror.Complete() {
+		(*fn)()
+	}
+}
+
+// told turns what became different in the mirror into effects: what a
+// wish or an open draft covers stays as it is for those who look.
+func (s *Store) told(cs []mirror.Change) {
 	if len(cs) == 0 {
 		return
 	}

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"path"
 	"strings"
 	"sync"
@@ -30,6 +33,10 @@ type world struct {
 	o     Options
 	s     *Store
 	stop  func()
+	// deaf: nobody hears the feed until poll is called.
+	deaf bool
+	// transport, if set, takes the place of sockets.
+	transport http.RoundTripper
 
 	mu      sync.Mutex
 	effects []Effect
@@ -61,12 +68,72 @@ func newWorldOn(t *testing.T, so drivetest.Options, set ...func(*Options)) *worl
 	return w
 }
 
+// newBubbleWorld is for a synctest bubble: there is no socket in it.
+func newBubbleWorld(t *testing.T, fill func(*drivetest.Server), deaf bool) *world {
+	t.Helper()
+	ln := &silent{done: make(chan struct{})}
+	w := &world{T: t, srv: drivetest.New(t, drivetest.Options{Listener: ln, TokenLife: 1000 * time.Hour}), deaf: deaf}
+	w.transport = inProcess{w.srv.Handler()}
+	w.other = w.srv.Else()
+	w.o = Options{StateDir: t.TempDir(), Memory: 16 << 20, Hostname: "here"}
+	fill(w.srv)
+	w.open()
+	t.Cleanup(w.close)
+	return w
+}
+
+// silent is a listener to which nobody connects.
+type silent struct {
+	done chan struct{}
+	once sync.Once
+}
+
+func (l *silent) Accept() (net.Conn, error) {
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *silent) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *silent) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// inProcess answers requests by a handler.
+type inProcess struct{ h http.Handler }
+
+func (t inProcess) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	defer func() {
+		if p := recover(); p == http.ErrAbortHandler {
+			err = errors.Join(io.ErrUnexpectedEOF, r.Context().Err())
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	rec := httptest.NewRecorder()
+	in := r.Clone(r.Context())
+	in.Host = r.URL.Host
+	if in.Body == nil {
+		in.Body = http.NoBody
+	} else {
+		defer r.Body.Close()
+	}
+	t.h.ServeHTTP(rec, in)
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	resp = rec.Result()
+	resp.Request = r
+	return resp, nil
+}
+
 func (w *world) open() {
 	w.Helper()
 	tok := w.srv.Token()
 	c, err := drive.New(drive.Options{
 		Endpoint: w.srv.Endpoint(),
-		Tokens:   oauth2.StaticTokenSource(&oauth2.Token{AccessToken: tok.AccessToken}),
+		Tokens:   oauth2.StaticTokenSource(&oauth2.Token{AccessToken: tok.AccessToken}), Transport: w.transport,
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -96,7 +163,9 @@ func (w *world) open() {
 		}
 		c.Close()
 	})
-	w.poll()
+	if !w.deaf {
+		w.poll()
+	}
 }
 
 func (w *world) close() {

@@ -46,7 +46,7 @@ func (p *Poller) catchUp(ctx context.Context) (told int64, err error) {
 			if stuck++; stuck >= stuckMax {
 				return told, err
 			}
-			if err := sleep(ctx, jitter(backoffFirst<<(stuck-1))); err != nil {
+			if err := sleep(ctx, jitter(stuckFirst<<(stuck-1))); err != nil {
 				return told, err
 			}
 		default:
@@ -90,6 +90,7 @@ func (p *Poller) forget(ctx context.Context) error {
 }
 
 func (p *Poller) beginRebuild(ctx context.Context) error {
+	p.abortRenewal() // this one tells everything too
 	r, err := p.target.BeginRebuild(ctx)
 	if err != nil {
 		return fmt.Errorf("beginning to build the mirror anew: %w", err)

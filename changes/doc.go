@@ -8,7 +8,8 @@
 // # Manners
 //
 // One call when nothing changed. Soon again after activity, here (Poke) or
-// there, then ever later up to Options.Interval. When the service throttles,
+// there, then ever later up to Options.Interval. With Interval 0 only Refresh
+// asks, at the start too: until then folders are listed on demand. When the service throttles,
 // is away or wants a login: later and later, with jitter. A stream that was
 // cut goes on at once from the last chunk applied, as long as it gets on.
 //
@@ -17,6 +18,11 @@
 // When the service tells everything anew and the Target knows something
 // already, it goes into a Rebuild beside what is shown, which takes its place
 // at the end line. A first sync goes into the Target directly.
+//
+// # Refresh
+//
+// Every four weeks everything is asked for anew, in pieces between polls, into
+// a Rebuild beside what is shown (renew.go). News go to both meanwhile.
 //
 // # Concurrency
 //

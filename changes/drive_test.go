@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ type world struct {
 	testing.TB
 	srv    *drivetest.Server
 	other  *drivetest.Client
+	client *drive.Client
 	store  *cache.Store
 	poller *Poller
 }
@@ -38,6 +40,7 @@ func newWorld(t testing.TB, prepare func(*drivetest.Server)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.client = client
 	w.store, err = cache.Open(t.Context(), cache.Options{StateDir: t.TempDir(), Memory: 16 << 20, Remote: client})
 	if err != nil {
 		client.Close()
@@ -153,6 +156,35 @@ func TestDrive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestActivityIsPoked: what is changed here, or met before the feed told it, is
+// worth asking soon; what the feed itself tells is not.
+func TestActivityIsPoked(t *testing.T) {
+	w := newWorld(t, nil)
+	var pokes atomic.Int32
+	w.store.OnActivity(func() { pokes.Add(1) })
+	refresh(w, w.poller)
+	theirs := w.put("theirs/f", "text")
+	w.same()
+	if n := pokes.Load(); n != 0 {
+		t.Errorf("%d pokes by the feed", n)
+	}
+	if _, err := w.other.Rename(theirs, "g"); err != nil {
+		t.Fatal(err)
+	}
+	n, err := w.client.Get(t.Context(), theirs)
+	if err == nil {
+		err = w.store.Answered(n)
+	}
+	if err != nil || pokes.Load() == 0 {
+		t.Errorf("an answer that was news: %d pokes, %v", pokes.Load(), err)
+	}
+	pokes.Store(0)
+	if err := w.store.Answered(n); err != nil || pokes.Load() != 0 {
+		t.Errorf("an answer that was none: %d pokes, %v", pokes.Load(), err)
+	}
+	w.same()
 }
 
 // BenchmarkFirstSync is a first sync from the fake drive on the same machine,

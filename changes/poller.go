@@ -29,8 +29,12 @@ type TargetOf[R Rebuild] interface {
 	Apply(ctx context.Context, b drive.Batch) error
 	// FeedEnd tells that an answer reached its end line and is applied.
 	FeedEnd(ctx context.Context) error
-	// BeginRebuild begins a second state beside the one shown.
+	// BeginRebuild begins a second state beside the one shown. There is one at
+	// a time.
 	BeginRebuild(ctx context.Context) (R, error)
+	// Refreshed is when all there is was last told from the start; zero = never
+	// yet, then it will be.
+	Refreshed() time.Time
 }
 
 // Target is the TargetOf that *cache.Store meets.
@@ -84,8 +88,10 @@ const (
 	// authLast: a login heals a running mount, which shall show soon.
 	authLast = 30 * time.Second
 	// stuckMax is how often a stream may be cut at the same place before the
-	// poll counts as failed.
-	stuckMax = 5
+	// poll counts as failed; in between a wait that doubles. Somebody may be
+	// waiting for it all.
+	stuckMax   = 5
+	stuckFirst = 500 * time.Millisecond
 
 	chunkSize = 2000
 	// How many nodes are applied at a time when more are there, of news and of
@@ -113,6 +119,8 @@ type Poller struct {
 	reached  string  // checkpoint inside rebuild
 	interval time.Duration
 	failures int
+	renewing *renewal  // nil = none under way
+	renewAt  time.Time // not to be begun before
 
 	mu      sync.Mutex
 	next    *round // asked for, not begun
@@ -208,6 +216,8 @@ func (p *Poller) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			p.log.LogAttrs(ctx, slog.LevelWarn, "changes feed", slog.Any("err", err), slog.Duration("again_in", wait))
+		} else {
+			p.renew(ctx)
 		}
 		if wait > 0 {
 			due = time.Now().Add(wait)
@@ -302,6 +312,7 @@ func (r *round) end(err error) {
 
 func (p *Poller) stop() {
 	p.abortRebuild()
+	p.abortRenewal()
 	p.mu.Lock()
 	r := p.next
 	p.next = nil

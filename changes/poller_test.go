@@ -83,6 +83,7 @@ func (s *script) times() []time.Duration {
 // state is a Target that keeps node ids, and its own rebuilds.
 type state struct {
 	mu         sync.Mutex
+	refreshed  time.Time
 	checkpoint string
 	ids        []string
 	ends       int
@@ -130,6 +131,12 @@ func (s *state) BeginRebuild(context.Context) (*side, error) {
 	return &side{s: s}, nil
 }
 
+func (s *state) Refreshed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refreshed
+}
+
 func (s *state) all() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +159,7 @@ func (r *side) Apply(_ context.Context, b drive.Batch) error {
 func (r *side) Commit(context.Context) error {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
-	r.s.ids, r.s.checkpoint = r.ids, r.checkpoint
+	r.s.ids, r.s.checkpoint, r.s.refreshed = r.ids, r.checkpoint, time.Now()
 	r.s.open--
 	r.done = true
 	return nil
@@ -381,7 +388,7 @@ func TestCutWithoutEnd(t *testing.T) {
 			t.Errorf("%d calls at the same place, want %d", n, stuckMax)
 		}
 		for i, at := range f.times()[1:] {
-			if at-f.times()[i] < backoffFirst/2 {
+			if at-f.times()[i] < stuckFirst/2 {
 				t.Errorf("again after %v", at-f.times()[i])
 			}
 		}

@@ -104,6 +104,9 @@ func (w *wtx) isNews(n *drive.Node, cur *entry) bool {
 	if n.Status == drive.Purged {
 		return cur.Version != purgedVersion
 	}
+	if w.src == sourceRepair {
+		return true
+	}
 	if n.Version != cur.Version && n.Version != 0 {
 		return n.Version > cur.Version
 	}
@@ -132,7 +135,7 @@ func (w *wtx) upsert(n *drive.Node, ino Ino, isNew bool) error {
 		if (live || hidden) && ino != RootIno && !w.isNews(n, &cur) {
 			return nil
 		}
-		if ino == RootIno && live && n.Version < cur.Version {
+		if ino == RootIno && live && n.Version < cur.Version && w.src != sourceRepair {
 			return nil
 		}
 	}
@@ -230,7 +233,7 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 			e.raw = append(e.raw, p)
 		}
 	}
-	if len(n.Parents) == 0 && here && (w.src == sourceAnswer || rankOf(n) == rankDead) {
+	if len(n.Parents) == 0 && here && (w.src != sourceFeed && w.src != sourceListing || rankOf(n) == rankDead) {
 		// Some answers leave them out; only the feed tells that there are none.
 		e.raw = slices.Clone(cur.raw)
 	}

@@ -2,45 +2,111 @@ package mirror
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"os"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
-// Check tests every invariant of the live file and returns what it found
-// wrong, at most 100 findings. It reads all of the file, and writers wait.
-func (m *Mirror) Check() []error {
-	m.wmu.Lock() // bbolt's own check looks at the free list
-	defer m.wmu.Unlock()
-	c := checker{m: m}
-	err := m.view(func(f *file, tx *bolt.Tx) error {
-		for err := range tx.Check() {
-			c.add("bbolt: %w", err)
+// checkPages is the size up to which bbolt's own check runs too, in bytes. It
+// looks at the list of free pages, for which writers must wait, and takes 50 ms
+// or so for this.
+const checkPages = 8 << 20
+
+// Check tests every invariant of the live file, as it was when the call began,
+// and returns what it found wrong, at most 100 findings. It reads all of the
+// file: some ten seconds for a million nodes, during which neither readers nor
+// writers wait. The end of ctx ends it, with its error.
+func (m *Mirror) Check(ctx context.Context) []error {
+	c := checker{m: m, ctx: ctx}
+	err := guard(func() error {
+		data, end, err := c.begin()
+		if err != nil {
+			return err
 		}
-		c.f, c.tx, c.v = f, tx, newView(f, tx)
-		c.ids = map[Ino]string{}
+		defer end()
+		w := walker{data: data, ctx: ctx, boltMeta: boltMeta{
+			pageSize: int64(c.f.bolt.Info().PageSize), root: uint64(c.tx.Cursor().Bucket().Root()),
+		}}
+		w.high = uint64(c.tx.Size() / w.pageSize)
+		w.seen = make([]uint64, w.high/64+1)
+		if err := w.page(w.root, 0); err != nil {
+			return err
+		}
 		c.run()
-		return nil
+		return ctx.Err()
 	})
+	if errors.Is(err, ErrDamaged) {
+		c.f.condemn(err)
+	}
 	if err != nil {
 		c.errs = append(c.errs, err)
 	}
 	return c.errs
 }
 
+// begin takes the moment that is checked: a read transaction of the live file
+// and its pages, until end is called.
+func (c *checker) begin() (data []byte, end func(), err error) {
+	m := c.m
+	m.wmu.Lock()
+	defer m.wmu.Unlock()
+	f := m.cur.Load()
+	tx, err := f.bolt.Begin(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	rollback := func() { _ = tx.Rollback() } // it only read
+	if tx.Size() <= checkPages {
+		for err := range tx.Check() {
+			c.add("bbolt: %w", err)
+		}
+	}
+	file, err := os.Open(f.path)
+	if err != nil {
+		rollback()
+		return nil, nil, err
+	}
+	defer file.Close()
+	// What the transaction sees is not written to while it is open.
+	data, err = unix.Mmap(int(file.Fd()), 0, int(tx.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		rollback()
+		return nil, nil, fmt.Errorf("reading %s: %w", f.path, err)
+	}
+	c.f, c.tx, c.v = f, tx, newView(f, tx)
+	c.index = tx.Bucket(bID)
+	if ids := f.ids.Load(); ids != nil {
+		c.held = ids.clone()
+	}
+	m.inos.mu.Lock()
+	c.limit = m.inos.limit
+	m.inos.mu.Unlock()
+	return data, func() {
+		_ = unix.Munmap(data)
+		rollback()
+	}, nil
+}
+
 type checker struct {
-	m    *Mirror
-	f    *file
-	tx   *bolt.Tx
-	v    view
-	ids  map[Ino]string // every id of the index, by number
-	live int64
-	errs []error
+	m     *Mirror
+	ctx   context.Context
+	f     *file
+	tx    *bolt.Tx
+	v     view
+	index *bolt.Bucket // id → number
+	held  *idTable     // … of those that a first load holds in memory; nil = none
+	limit Ino          // no number at or above it was handed out
+	known int          // nodes of which the file knows: live, hidden, ghosts
+	live  int64
+	seen  int
+	errs  []error
 }
 
 var errTooMany = errors.New("and more")
@@ -55,62 +121,101 @@ func (c *checker) add(format string, args ...any) {
 }
 
 func (c *checker) run() {
-	c.checkIDs()
 	c.checkHomes()
 	c.checkNodes()
 	c.checkHidden()
+	c.checkIDs()
 	c.checkNames()
 	c.checkRoot()
 	c.checkCycles()
 }
 
-// checkIDs: every number has one id.
+// each walks over a bucket until ctx ends.
+func (c *checker) each(bucket []byte, fn func(k, v []byte)) {
+	// Only ctx ends it, and Check says so.
+	_ = c.tx.Bucket(bucket).ForEach(func(k, v []byte) error {
+		if c.seen++; c.seen%1024 == 0 && c.ctx.Err() != nil {
+			return errStop
+		}
+		fn(k, v)
+		return nil
+	})
+}
+
+// number is what the index says of an id, 0 = nothing.
+func (c *checker) number(id string) Ino {
+	if c.held != nil {
+		if ino, ok := c.held.get(id); ok {
+			return ino
+		}
+	}
+	ino, _ := number(c.index.Get([]byte(id)))
+	return ino
+}
+
+// know: what is known of ino is of id, and the index says the same.
+func (c *checker) know(what string, ino Ino, id string) {
+	c.known++
+	if at := c.number(id); at != ino {
+		c.add("%s %d of %q, its index entry is of %d", what, ino, id, at)
+	}
+	if ino >= c.limit {
+		c.add("inode %d of %s was never reserved (limit %d)", ino, id, c.limit)
+	}
+}
+
+// checkIDs: the index has no entry but those of what is known. Each of these has
+// its own, so as many are right.
 func (c *checker) checkIDs() {
-	all := map[string]Ino{}
-	_ = c.tx.Bucket(bID).ForEach(func(k, v []byte) error {
+	n := 0
+	count := func(id []byte, ino Ino) {
+		n++
+		var e entry
+		switch ok, err := c.v.entry(ino, &e); {
+		case err != nil:
+			c.add("inode %d: %w", ino, err)
+		case ok && e.ID == string(id):
+		case string(c.tx.Bucket(bGhost).Get(be(ino))) == string(id):
+		default:
+			v := c.tx.Bucket(bTomb).Get(be(ino))
+			if v == nil {
+				c.add("inode %d of %q is neither live nor hidden nor a ghost", ino, id)
+			} else if _, err := decodeTomb(v, ino, c.v.strs, &e); err != nil || e.ID != string(id) {
+				c.add("inode %d is hidden as %q, an index entry says %q", ino, e.ID, id)
+			}
+		}
+	}
+	if c.held != nil {
+		c.held.each(func(id []byte, ino Ino) { count(id, ino) })
+	}
+	c.each(bID, func(k, v []byte) {
 		ino, ok := number(v)
 		if !ok {
 			c.add("id %q has no number", k)
 		}
-		all[string(k)] = ino
-		return nil
+		if c.held != nil {
+			if _, twice := c.held.get(string(k)); twice {
+				return
+			}
+		}
+		count(k, ino)
 	})
-	if ids := c.f.ids.Load(); ids != nil {
-		ids.mu.RLock()
-		for id, ino := range ids.usual {
-			all[string(id[:])] = ino
-		}
-		maps.Copy(all, ids.other)
-		ids.mu.RUnlock()
-	}
-	c.m.inos.mu.Lock()
-	limit := c.m.inos.limit
-	c.m.inos.mu.Unlock()
-	for id, ino := range all {
-		if other, dup := c.ids[ino]; dup {
-			c.add("inode %d has two ids, %s and %s", ino, id, other)
-		}
-		c.ids[ino] = id
-		if ino >= limit {
-			c.add("inode %d of %s was never reserved (limit %d)", ino, id, limit)
-		}
+	if n != c.known && c.ctx.Err() == nil {
+		c.add("%d ids in the index, %d nodes", n, c.known)
 	}
 }
 
 // checkHomes: every live node has a record where its home says, and its id.
 func (c *checker) checkHomes() {
-	_ = c.tx.Bucket(bHome).ForEach(func(k, _ []byte) error {
+	c.each(bHome, func(k, _ []byte) {
 		c.live++
 		ino := binary.BigEndian.Uint64(k)
 		var e entry
 		if ok, err := c.v.entry(ino, &e); err != nil || !ok {
 			c.add("inode %d: %w", ino, errors.Join(err, ErrDamaged))
-			return nil
+			return
 		}
-		if c.ids[ino] != e.ID {
-			c.add("inode %d has id %q, its index entry is of %q", ino, e.ID, c.ids[ino])
-		}
-		delete(c.ids, ino)
+		c.know("inode", ino, e.ID)
 		if has := c.tx.Bucket(bMulti).Get(k) != nil; has != (e.Folder && len(e.raw) > 1) {
 			c.add("inode %d with parents %d in the list of folders with several: %v", ino, e.raw, has)
 		}
@@ -127,21 +232,20 @@ func (c *checker) checkHomes() {
 				c.add("inode %d is in %d, which is nothing", ino, p)
 			}
 		}
-		return nil
 	})
-	if c.live != c.m.Nodes() && int64(getNumber(c.tx.Bucket(bMeta), keyNodes)) != c.live {
-		c.add("%d live nodes, counted as %d", c.live, c.m.Nodes())
+	if n := int64(getNumber(c.tx.Bucket(bMeta), keyNodes)); n != c.live && c.ctx.Err() == nil {
+		c.add("%d live nodes, counted as %d", c.live, n)
 	}
 }
 
 // checkNodes: every entry of a folder belongs there, and holds its name.
 func (c *checker) checkNodes() {
-	_ = c.tx.Bucket(bNode).ForEach(func(k, v []byte) error {
+	c.each(bNode, func(k, v []byte) {
 		dir, ino := binary.BigEndian.Uint64(k), binary.BigEndian.Uint64(k[8:])
 		var e entry
 		if ok, err := c.v.entry(ino, &e); err != nil || !ok {
 			c.add("entry %d in %d is not of a live node: %v", ino, dir, err)
-			return nil
+			return
 		}
 		if v[0] == tagRecord && dir != e.home() {
 			c.add("inode %d has a record in %d, its home is %d", ino, dir, e.home())
@@ -150,7 +254,7 @@ func (c *checker) checkNodes() {
 			if len(e.raw) > 0 {
 				c.add("inode %d is in no folder, but has parents", ino)
 			}
-			return nil
+			return
 		}
 		if !slices.Contains(e.raw, dir) {
 			c.add("entry %d in %d, its parents are %d", ino, dir, e.raw)
@@ -167,60 +271,48 @@ func (c *checker) checkNodes() {
 				c.add("inode %d at level %d in %d: holds %q is %v", ino, level, dir, key[8:], holds)
 			}
 		}
-		return nil
 	})
 }
 
 // checkHidden: tombstones and ghosts are what is left, and nothing else is.
 func (c *checker) checkHidden() {
-	_ = c.tx.Bucket(bTomb).ForEach(func(k, v []byte) error {
+	c.each(bTomb, func(k, v []byte) {
 		ino := binary.BigEndian.Uint64(k)
 		var e entry
 		if _, err := decodeTomb(v, ino, c.v.strs, &e); err != nil {
 			c.add("%w", err)
-			return nil
+			return
 		}
-		if c.ids[ino] != e.ID {
-			c.add("tombstone %d of %q, its index entry is of %q", ino, e.ID, c.ids[ino])
-		}
+		c.know("tombstone", ino, e.ID)
 		if c.v.home.Get(k) != nil {
 			c.add("inode %d is live and has a tombstone", ino)
 		}
-		delete(c.ids, ino)
-		return nil
 	})
-	_ = c.tx.Bucket(bGhost).ForEach(func(k, v []byte) error {
+	c.each(bGhost, func(k, v []byte) {
 		ino := binary.BigEndian.Uint64(k)
-		if c.ids[ino] != string(v) {
-			c.add("ghost %d of %q, its index entry is of %q", ino, v, c.ids[ino])
-		}
+		c.know("ghost", ino, string(v))
 		if c.v.home.Get(k) != nil || c.tx.Bucket(bTomb).Get(k) != nil {
 			c.add("ghost %d is known", ino)
 		}
-		delete(c.ids, ino)
-		return nil
 	})
-	for ino, id := range c.ids {
-		c.add("inode %d of %q is neither live nor hidden nor a ghost", ino, id)
-	}
 }
 
 // checkNames: every claim is one of a node that is there, slots are in order,
 // and no two nodes of a folder show one folded name.
 func (c *checker) checkNames() {
-	_ = c.v.names().ForEach(func(k, v []byte) error {
+	c.each(bName, func(k, v []byte) {
 		dir := binary.BigEndian.Uint64(k)
 		list, err := decodeClaims(nil, v)
 		if err != nil || len(list) == 0 {
 			c.add("slot %q in %d: %v", k[8:], dir, err)
-			return nil
+			return
 		}
 		var last contender
 		for i, cl := range list {
 			var e entry
 			if ok, err := c.v.entry(cl.ino, &e); err != nil || !ok || !slices.Contains(e.raw, dir) {
 				c.add("slot %q in %d is claimed by %d, which is not there: %v", k[8:], dir, cl.ino, err)
-				return nil
+				return
 			}
 			want := nameKey(nil, dir, shownAt(e.Name, e.ID, cl.level))
 			if isLongKey(k) {
@@ -235,7 +327,6 @@ func (c *checker) checkNames() {
 			}
 			last = x
 		}
-		return nil
 	})
 }
 
@@ -257,7 +348,7 @@ func (c *checker) checkCycles() {
 	}
 	const depthMax = 10_000
 	todo := []step{{dir: RootIno}}
-	for len(todo) > 0 {
+	for len(todo) > 0 && c.ctx.Err() == nil {
 		s := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if len(s.above) > depthMax {

@@ -40,7 +40,7 @@
 // Reads are bbolt read transactions and wait for no writer: the address space
 // for growing is reserved, so the file need not be mapped anew. Small writes
 // that come while another is on its way to the disk share the next transaction
-// and its sync (group.go). Writers take the token of Mirror.group if they are
+// and its sync (group.go). Check looks at one moment and keeps nobody waiting. Writers take the token of Mirror.group if they are
 // small, then Mirror.wmu, then bbolt's locks; Mirror.group.mu, Mirror.inos.mu
 // and Mirror.state.mu are leaves. Nobody may call the mirror from inside a
 // callback of Options.

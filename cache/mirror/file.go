@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ const (
 	keyInoLimit   = "inolimit"  // no number at or above this was handed out
 	keyIndexed    = "indexed"   // ids of all inos below this are in the id bucket
 	keyNodes      = "nodes"     // live nodes
+	keyRefreshed  = "refreshed" // when all there is was last told, Unix ms; 0 in files of before
 	userPrefix    = "user:"
 )
 
@@ -442,6 +444,23 @@ func (t *idTable) remove(id string) {
 		return
 	}
 	delete(t.other, id)
+}
+
+// clone is a copy that nobody else changes.
+func (t *idTable) clone() *idTable {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return &idTable{usual: maps.Clone(t.usual), other: maps.Clone(t.other)}
+}
+
+// each is for tables that nobody changes.
+func (t *idTable) each(fn func(id []byte, ino Ino)) {
+	for id, ino := range t.usual {
+		fn(id[:], ino)
+	}
+	for id, ino := range t.other {
+		fn([]byte(id), ino)
+	}
 }
 
 func (t *idTable) len() int {

@@ -89,7 +89,7 @@ func TestKilled(t *testing.T) {
 			t.Fatalf("%s: %v", path, err)
 		}
 		at, _ := k.Checkpoint()
-		for _, err := range k.Check() {
+		for _, err := range k.Check(t.Context()) {
 			t.Errorf("%s: %v", path, err)
 		}
 		seen := false
@@ -115,7 +115,7 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		same(t, path, want, got)
-		for _, err := range k.Check() {
+		for _, err := range k.Check(t.Context()) {
 			t.Errorf("%s, continued: %v", path, err)
 		}
 		if err := k.Close(); err != nil {
@@ -249,7 +249,7 @@ func TestDamaged(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		errs := m.Check()
+		errs := m.Check(t.Context())
 		err = m.Dump(io.Discard)
 		_, _, _, e := m.Lookup(RootIno, "Folder 000001")
 		_, e2 := m.Apply(drive.Batch{Nodes: []drive.Node{leaf("f", "a", 1), root()}, Checkpoint: "x"})

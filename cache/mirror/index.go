@@ -116,8 +116,10 @@ func update(f *file, fn func(*bolt.Tx) error) error {
 func (m *Mirror) finishLoad(f *file, run func(step func() error) error, at time.Time) error {
 	return m.indexIDs(f, run, func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bMeta)
-		if err := meta.Put([]byte(keyConfirmed), be(uint64(at.UnixMilli()))); err != nil {
-			return err
+		for _, key := range []string{keyConfirmed, keyRefreshed} {
+			if err := meta.Put([]byte(key), be(uint64(at.UnixMilli()))); err != nil {
+				return err
+			}
 		}
 		// All folders are complete now.
 		if err := tx.DeleteBucket(bListed); err != nil {

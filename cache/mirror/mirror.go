@@ -70,6 +70,7 @@ type Mirror struct {
 		mu         sync.Mutex
 		checkpoint string
 		confirmed  time.Time
+		refreshed  time.Time
 		complete   bool
 		nodes      int64
 	}
@@ -118,7 +119,7 @@ func Open(o Options) (*Mirror, error) {
 		return nil, errors.Join(err, f.close())
 	}
 	// The first write reserves numbers.
-	if _, err := m.write(sourceAnswer, false, func(*wtx) error { return nil }); err != nil {
+	if _, err := m.write(sourceAnswer, false, m.dateRefresh); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	return m, nil
@@ -130,13 +131,39 @@ func (m *Mirror) loadState() error {
 		m.inos.limit = max(getNumber(meta, keyInoLimit), m.o.FirstIno, RootIno+1)
 		m.inos.next = m.inos.limit
 		m.state.checkpoint = string(meta.Get([]byte(keyCheckpoint)))
-		if n := getNumber(meta, keyConfirmed); n != 0 {
-			m.state.confirmed = time.UnixMilli(int64(n))
-		}
+		m.state.confirmed = stamp(meta, keyConfirmed)
+		m.state.refreshed = stamp(meta, keyRefreshed)
 		m.state.complete = len(meta.Get([]byte(keyComplete))) > 0
 		m.state.nodes = int64(getNumber(meta, keyNodes))
 		return nil
 	})
+}
+
+// stamp is a time kept in the meta bucket, zero = none.
+func stamp(meta *bolt.Bucket, key string) time.Time {
+	if n := getNumber(meta, key); n != 0 {
+		return time.UnixMilli(int64(n))
+	}
+	return time.Time{}
+}
+
+// dateRefresh gives a file in which nobody noted when everything was told a
+// date for it: now, or all who bring a newer drivefs would ask at once.
+func (m *Mirror) dateRefresh(w *wtx) error {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	if !m.state.complete || !m.state.refreshed.IsZero() {
+		return nil
+	}
+	m.state.refreshed = w.now
+	return w.meta.Put([]byte(keyRefreshed), be(uint64(w.now.UnixMilli())))
+}
+
+// Refreshed is when the service last told all there is, zero = never yet.
+func (m *Mirror) Refreshed() time.Time {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	return m.state.refreshed
 }
 
 // Close syncs and closes the file and drops an open rebuild. Reads under way
@@ -230,6 +257,7 @@ func (m *Mirror) FeedEnd(at time.Time) error {
 		m.state.mu.Lock()
 		m.state.complete = true
 		m.state.confirmed = at
+		m.state.refreshed = at
 		m.state.mu.Unlock()
 		return nil
 	}
@@ -296,6 +324,7 @@ const (
 	sourceFeed    source = iota
 	sourceAnswer         // a call for this id: always fresh (API §13.1)
 	sourceListing        // may lag
+	sourceRepair         // as sourceAnswer, and what is known is known to be wrong
 )
 
 // rankOf is the state of a node as told.

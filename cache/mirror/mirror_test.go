@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func open(t testing.TB, o Options) *Mirror {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, err := range m.Check() {
+		for _, err := range m.Check(context.Background()) {
 			t.Error(err)
 		}
 		if err := m.Close(); err != nil {

@@ -283,7 +283,8 @@ func unexplained(before, after map[Dentry]Ino, gensBefore, gensAfter map[Ino]uin
 		if c.Folder && !sameDentries(c.Old, c.New) {
 			moved[c.Ino] = true
 		}
-		content[c.Ino] = content[c.Ino] || c.Content
+		// What went and came back is looked up anew.
+		content[c.Ino] = content[c.Ino] || c.Content || len(c.Old) == 0
 	}
 	// What hangs below a folder that moved, came or went is dropped with it.
 	below := func(view map[Dentry]Ino, dir Ino) bool {

@@ -367,6 +367,30 @@ func (m *Mirror) Listed(dir Ino) bool {
 	return listed && err == nil
 }
 
+// NextFolder is the live folder with the smallest number above after, looking
+// at max nodes at most; n is how many were looked at. dir 0 and n 0: there is
+// no live node behind after; dir 0 otherwise: at is where to go on.
+func (m *Mirror) NextFolder(after Ino, max int) (dir, at Ino, n int, err error) {
+	err = m.view(func(f *file, tx *bolt.Tx) error {
+		v := newView(f, tx)
+		c := v.home.Cursor()
+		var kb [16]byte
+		for k, h := c.Seek(be(after + 1)); k != nil && n < max; k, h = c.Next() {
+			if len(k) != 8 || len(h) != 8 {
+				return fmt.Errorf("home of %x: %w", k, ErrDamaged)
+			}
+			n++
+			at = binary.BigEndian.Uint64(k)
+			if isFolderValue(v.node.Get(key2(kb[:0], binary.BigEndian.Uint64(h), at))) {
+				dir = at
+				return nil
+			}
+		}
+		return nil
+	})
+	return dir, at, n, err
+}
+
 // Empty reports whether no live node is in dir, as far as the mirror knows.
 func (m *Mirror) Empty(dir Ino) (empty bool, err error) {
 	empty = true

@@ -206,7 +206,7 @@ func (r *Rebuild) prepare() error {
 			}
 		}
 	}
-	if err := m.finishLoad(r.f, r.step, time.Now()); err != nil {
+	if err := m.finishLoad(r.f, r.step, r.begun); err != nil {
 		return err
 	}
 	if m.o.NoSync {
@@ -272,6 +272,7 @@ func (r *Rebuild) exchange() (old *file, before, after *bolt.Tx, err error) {
 	m.state.mu.Lock()
 	m.state.checkpoint = string(meta.Get([]byte(keyCheckpoint)))
 	m.state.confirmed = time.Now()
+	m.state.refreshed = stamp(meta, keyRefreshed)
 	m.state.complete = true
 	m.state.nodes = int64(getNumber(meta, keyNodes))
 	m.state.mu.Unlock()
@@ -409,6 +410,13 @@ func (r *Rebuild) takeParents(w *wtx, l *liveView, e *entry) error {
 				continue
 			}
 			id = string(g)
+		}
+		if ino, here, _ := w.lookup(id); here {
+			// Both files met it for the first time meanwhile.
+			if err := w.reinode(id, ino, p); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := w.bind(id, p); err != nil {
 			return err

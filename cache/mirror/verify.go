@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func verify(f *os.File) error {
 	}
 	// Read only, and never written through: what ends the mapping cannot fail.
 	defer func() { _ = unix.Munmap(data) }()
-	w := walker{data: data, boltMeta: m, seen: make([]uint64, m.high/64+1)}
+	w := walker{data: data, ctx: context.Background(), boltMeta: m, seen: make([]uint64, m.high/64+1)}
 	if m.freelist != noFreelist {
 		_, err := w.read(m.freelist, pageFreelist)
 		return err // it was closed in order
@@ -97,8 +98,9 @@ func verify(f *os.File) error {
 
 type walker struct {
 	boltMeta
-	data []byte   // all pages
-	seen []uint64 // bits
+	ctx  context.Context // its end ends the walk
+	data []byte          // all pages
+	seen []uint64        // bits
 }
 
 func damagedPage(id uint64, format string, args ...any) error {
@@ -133,6 +135,9 @@ func (w *walker) page(id uint64, depth int) error {
 	}
 	if depth > depthMax {
 		return damagedPage(id, "too deep")
+	}
+	if err := w.ctx.Err(); err != nil {
+		return err
 	}
 	return w.elements(id, b, depth)
 }

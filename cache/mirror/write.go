@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/drivefs/drivefs/drive"
@@ -72,6 +73,13 @@ func (w *wtx) applyBatch(b drive.Batch, now time.Time) error {
 	if err := w.apply(b.Nodes); err != nil {
 		return err
 	}
+	if w.m.rebuild != nil && w.from == nil {
+		// The rebuild may hear of several versions at once and count them as
+		// one; what is shown meanwhile has to be known at the exchange.
+		for i := range b.Nodes {
+			w.remember(b.Nodes[i].ID)
+		}
+	}
 	if err := w.meta.Put([]byte(keyConfirmed), be(uint64(now.UnixMilli()))); err != nil {
 		return err
 	}
@@ -103,6 +111,15 @@ func (m *Mirror) Answer(n drive.Node, own bool, bind Ino) ([]Change, error) {
 			return w.listed.Put(be(bind), []byte{1})
 		}
 		return nil
+	})
+}
+
+// Believe applies a node that the service answered to a call for it, whatever
+// version is known: what is here was found to be wrong.
+func (m *Mirror) Believe(n drive.Node) ([]Change, error) {
+	return m.writeSmall(sourceRepair, false, func(w *wtx) error {
+		w.remember(n.ID)
+		return w.apply([]drive.Node{n})
 	})
 }
 
@@ -153,13 +170,20 @@ func (w *wtx) remember(id string) {
 	maps.DeleteFunc(m.recent, func(_ string, at time.Time) bool { return w.now.Sub(at) > recentFor })
 }
 
-// Listing applies children of dir as a listing told them; nodes that name
-// other parents only are skipped (API §13.1). complete: these are all of them.
-// Then dir counts as Listed, and missing are the nodes known here that the
-// listing lacks. One listing is no proof that they are gone: they stay.
-func (m *Mirror) Listing(dir Ino, nodes []drive.Node, complete bool) (changes []Change, missing []Record, err error) {
-	told := make(map[string]bool, len(nodes))
-	changes, err = m.write(sourceListing, false, func(w *wtx) error {
+// Listing applies children of dir as a listing told them, all at once or piece
+// by piece (ListingPiece); nodes that name other parents only are skipped (API
+// §13.1). last: with these all were told, and dir counts as Listed. What is
+// known here and was not told stays: one listing is no proof that it is gone.
+// ErrUnknown when dir is no live folder.
+func (m *Mirror) Listing(dir Ino, nodes []drive.Node, last bool) ([]Change, error) {
+	m.wmu.Lock()
+	defer m.wmu.Unlock()
+	f := m.cur.Load()
+	// As with news: a sync for each piece of a long listing costs more than
+	// the piece, and what is lost with the machine is told again.
+	f.lazy = len(nodes) >= lazyFrom
+	defer func() { f.lazy = false }()
+	return m.writeLocked(sourceListing, false, func(w *wtx) error {
 		var e entry
 		live, _, err := w.load(dir, &e)
 		if err != nil {
@@ -170,12 +194,8 @@ func (m *Mirror) Listing(dir Ino, nodes []drive.Node, complete bool) (changes []
 		}
 		list := make([]drive.Node, 0, len(nodes))
 		for i := range nodes {
-			for _, p := range nodes[i].Parents {
-				if p == e.ID {
-					list = append(list, nodes[i])
-					told[nodes[i].ID] = true
-					break
-				}
+			if slices.Contains(nodes[i].Parents, e.ID) {
+				list = append(list, nodes[i])
 			}
 		}
 		if err := w.apply(list); err != nil {
@@ -184,22 +204,16 @@ func (m *Mirror) Listing(dir Ino, nodes []drive.Node, complete bool) (changes []
 		for i := 0; i < len(list) && !w.bulk; i++ {
 			w.remember(list[i].ID)
 		}
-		if !complete || !w.bulk {
+		if !last || !w.bulk {
 			return nil
 		}
 		return w.listed.Put(be(dir), []byte{1})
 	})
-	if err != nil || !complete {
-		return changes, nil, err
-	}
-	err = m.List(dir, 0, int(^uint(0)>>1), func(r *Record) bool {
-		if !told[r.ID] {
-			missing = append(missing, *r)
-		}
-		return true
-	})
-	return changes, missing, err
 }
+
+// ListingPiece is how many nodes of a long listing, or of news, are best
+// applied at a time: who reads waits for no longer than that takes.
+const ListingPiece = 1000
 
 // Gone hides a node that a call for it answered as not existing or as trashed.
 // version is the one that is gone, 0 = unknown. News about an older or equal

@@ -117,6 +117,7 @@ func mountDrive(ctx context.Context, p *program, c *config.Config, mountpoint st
 		}
 	}()
 	m.poller = changes.New(m.account.client, m.store, changes.Options{Interval: c.PollInterval, Checkpoint: c.Checkpoint, Logger: log})
+	m.store.OnActivity(m.poller.Poke)
 	if c.Metrics != "" {
 		end, merr := serveMetrics(m)
 		if merr != nil {

@@ -93,6 +93,17 @@ func (s *subject) verb(ctx context.Context, args ...string) ([]byte, error) {
 	return out, err
 }
 
+// asked runs a verb that takes the account's flags.
+func (s *subject) asked(ctx context.Context, verb string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, s.b.drivefs, verb, "--endpoint", s.d.Endpoint, "--token-file", filepath.Join(s.state, "token.json"), "--state-dir", filepath.Join(s.state, "state"))
+	cmd.Env = append(os.Environ(), s.env()...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("drivefs %s: %w: %s; the mount said: %s", verb, err, out, s.proc.said())
+	}
+	return out, err
+}
+
 // stop unmounts the ordinary way and waits.
 func (s *subject) stop(ctx context.Context, flags ...string) error {
 	_, err := s.verb(ctx, append([]string{"unmount"}, flags...)...)
