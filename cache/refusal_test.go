@@ -2,11 +2,14 @@ package cache
 
 import (
 	"context"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -162,4 +165,85 @@ func TestOwnerFromStranger(t *testing.T) {
 	w.write("/x", "x")
 	w.flush()
 	w.want(w.drive("/x"), "x")
+}
+
+// The feed may tell of our own rename or move before its answer does. When
+// the user wishes for the former place again by then, that is no rename by
+// somebody else that the wish would follow.
+func TestEchoUnderDoubt(t *testing.T) {
+	for name, c := range map[string]struct {
+		there, back func(w *world) // what the user does
+		call        func(w *world, id string) (drivetest.Node, error)
+		want        string
+	}{
+		"rename": {
+			there: func(w *world) { w.rename("/d/f", "/d/g") },
+			back:  func(w *world) { w.rename("/d/g", "/e/f") },
+			call:  func(w *world, id string) (drivetest.Node, error) { return w.other.Rename(id, "g") },
+			want:  "/e/f",
+		},
+		"link": {
+			there: func(w *world) {
+				f, _ := w.s.Resolve(t.Context(), "/d/f")
+				e, _ := w.s.Resolve(t.Context(), "/e")
+				if _, err := w.s.Link(t.Context(), f.Ino, e.Ino, "f"); err != nil {
+					t.Fatal(err)
+				}
+			},
+			back: func(w *world) { w.unlink("/e/f") },
+			call: func(w *world, id string) (drivetest.Node, error) {
+				e, err := w.other.Lookup("/e")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return w.other.AddParent(id, e.ID)
+			},
+			want: "/d/f",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.CallTimeout = 10 * time.Millisecond })
+			w.write("/seed", "s")
+			w.flush()
+			w.mkdir("/d")
+			w.mkdir("/e")
+			w.flush()
+			n := w.put("/d/f", "one")
+			w.poll()
+			f, err := w.s.Resolve(t.Context(), "/d/f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := make(chan struct{})
+			release := sync.OnceFunc(func() { close(held) })
+			defer release()
+			w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+				if op.NodeID == n.ID || strings.HasPrefix(op.Name, "nodes.move") || op.Name == "nodes.addparent" {
+					<-held
+				}
+				return nil
+			})
+			c.there(w)
+			w.until("the call", func() bool {
+				doubted := false
+				w.s.journal.Peek(f.Ino, func(e *journal.Entry) { doubted = e.Base.Doubted() })
+				return doubted
+			})
+			c.back(w)
+			// The call takes effect, and the feed tells before its answer does.
+			if _, err := c.call(w, n.ID); err != nil {
+				t.Fatal(err)
+			}
+			w.poll()
+			if e, err := w.s.Resolve(t.Context(), c.want); err != nil || e.Ino != f.Ino || e.Nlink != 1 {
+				t.Errorf("%s is inode %d with %d links (%v), want %d", c.want, e.Ino, e.Nlink, err, f.Ino)
+			}
+			release()
+			w.flush()
+			if e, err := w.s.Resolve(t.Context(), c.want); err != nil || e.Ino != f.Ino {
+				t.Errorf("in the end %s is inode %d (%v), want %d", c.want, e.Ino, err, f.Ino)
+			}
+			w.want(w.drive(c.want), "one")
+		})
+	}
 }

@@ -179,15 +179,18 @@ func (s *Store) followLocked(c *mirror.Change, pinned bool) []Effect {
 	content := c.Content && !pinned && !before.draft
 	err = s.journal.Update(c.Ino, func(e *journal.Entry) bool {
 		did := false
+		// While a call of ours that moves the node is on its way, this may be
+		// its echo, and the wish another one by now.
+		stands := !e.Base.Doubted()
 		if content {
 			e.Base.Content, e.Base.Size, e.Base.MD5, e.Base.Version = r.Content, r.Size, r.MD5, r.Version
 			did = true
 		}
-		if e.Base.Name == e.Place.Name && e.Base.Name != r.Name && !strings.HasPrefix(r.Name, settle.TempPrefix) {
+		if stands && e.Base.Name == e.Place.Name && e.Base.Name != r.Name && !strings.HasPrefix(r.Name, settle.TempPrefix) {
 			e.Base.Name, e.Place.Name, e.Place.Shown = r.Name, r.Name, r.Shown
 			did = true
 		}
-		if slices.Equal(e.Place.Parents, oldParents(c)) && !slices.Equal(e.Place.Parents, r.Parents) {
+		if stands && slices.Equal(e.Place.Parents, oldParents(c)) && !slices.Equal(e.Place.Parents, r.Parents) {
 			e.Base.Parents, e.Place.Parents = now.Parents, slices.Clone(r.Parents)
 			did = true
 		}

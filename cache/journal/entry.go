@@ -71,11 +71,23 @@ type Base struct {
 	Parents []string // node ids
 	Name    string   // as the drive has it
 	Version int64    // metadata version
-	ETag    string
-	Content int64 // content version; 0 for folders
+	ETag    string   // "" = none is known; see Doubt
+	Content int64    // content version; 0 for folders
 	Size    int64
 	MD5     string
 }
+
+// doubt stands for the tag of a node whose place is about to change. The
+// service's own are longer (API §5.6).
+const doubt = "?"
+
+// Doubt notes that a call that changes Name or Parents is on its way: what
+// they are then nobody knows until the node was got, and news of the node may
+// be an echo of that call.
+func (b *Base) Doubt() { b.ETag = doubt }
+
+// Doubted tells whether Name and Parents are in doubt. Nil is not.
+func (b *Base) Doubted() bool { return b != nil && b.ETag == doubt }
 
 // Place is where a node belongs.
 type Place struct {

@@ -20,7 +20,7 @@
 //
 //   - What a call may bring about is in the journal before the call goes out
 //     (Sent and LocalID for what is made or sent; for a rename or a move Base
-//     loses its ETag, and is not believed until the node was got), and what it
+//     is in doubt, and not believed until the node was got), and what it
 //     did bring about is handed to the Host, then recorded in the entry, before
 //     the next one. A kill between any two instructions therefore ends in
 //     looking, never in a second effect.

@@ -65,8 +65,9 @@ func (t *task) rename(e *journal.Entry, name string, last bool) report {
 	if r := t.unsure(e); r.kind != next {
 		return r
 	}
+	t.askedName = name
 	ctx, cancel := t.call("rename")
-	n, err := t.s.r.Rename(ctx, e.NodeID, name, t.s.h.Tag(t.ino, e.Base))
+	n, err := t.s.r.Rename(ctx, e.NodeID, name, t.tag(e))
 	cancel()
 	switch {
 	case err == nil:
@@ -88,6 +89,14 @@ func (t *task) rename(e *journal.Entry, name string, last bool) report {
 	return t.fail(err)
 }
 
+// tag is what a rename of e's node is held against, "" = nothing.
+func (t *task) tag(e *journal.Entry) string {
+	if e.Base.Doubted() {
+		return ""
+	}
+	return t.s.h.Tag(t.ino, e.Base)
+}
+
 // move takes the node to the first folder of add, out of one of drop if there
 // is one.
 func (t *task) move(e *journal.Entry, add, drop []string, last bool) report {
@@ -95,6 +104,7 @@ func (t *task) move(e *journal.Entry, add, drop []string, last bool) report {
 	if r := t.unsure(e); r.kind != next {
 		return r
 	}
+	t.askedParent = to
 	var n drive.Node
 	var err error
 	if len(drop) > 0 {
@@ -207,10 +217,12 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 			return false
 		}
 		e.Base.Version, e.Base.ETag = n.Version, n.ETag
-		if e.Base.Name != e.Place.Name {
+		// What a call of ours has brought about after all is not of others,
+		// though the wish may be for the former place again.
+		if e.Base.Name != e.Place.Name || n.Name == t.askedName {
 			e.Base.Name = n.Name
 		}
-		if movesNode && len(n.Parents) > 0 {
+		if (movesNode || slices.Contains(n.Parents, t.askedParent)) && len(n.Parents) > 0 {
 			e.Base.Parents = slices.Clone(n.Parents)
 		}
 		return true
@@ -221,15 +233,15 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 	return report{kind: next}
 }
 
-// unsure records that the node's place is about to change: without a tag,
-// Base is not believed until the node was got. Should the answer be lost, and
+// unsure records that the node's place is about to change: a Base in doubt is
+// not believed until the node was got. Should the answer be lost, and
 // the wish change meanwhile, nothing else would tell that the node is not
 // where it was.
 func (t *task) unsure(e *journal.Entry) report {
 	ok := false
 	err := t.update(func(now *journal.Entry) bool {
 		if ok = now.Rev == e.Rev && now.NodeID == e.NodeID && now.Base != nil; ok {
-			now.Base.ETag = ""
+			now.Base.Doubt()
 		}
 		return ok
 	})

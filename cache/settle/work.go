@@ -36,17 +36,19 @@ type task struct {
 	live    *live         // of a stream; nil = no stream
 
 	// Learned on the way, and forgotten with the task: the journal has what must last.
-	handed    bool              // the host has the node as it is now
-	uploaded  uint64            // draft generation that is on the drive
-	props     map[string]string // properties that are on the node
-	bare      bool              // the node goes without its properties
-	stale     int               // how often the node had another tag or place than thought
-	noRename  bool              // renaming first met a taken name on the way
-	noMove    bool              // moving first did
-	viaTemp   bool              // … so a temporary name it is
-	sure      bool              // Base tells the node\'s place although it has no tag
-	throttled bool
-	touched   []uint64
+	handed   bool              // the host has the node as it is now
+	uploaded uint64            // draft generation that is on the drive
+	props    map[string]string // properties that are on the node
+	bare     bool              // the node goes without its properties
+	stale    int               // how often the node had another tag or place than thought
+	noRename bool              // renaming first met a taken name on the way
+	noMove   bool              // moving first did
+	viaTemp  bool              // … so a temporary name it is
+	sure     bool              // Base tells the node's place although it has no tag
+	// What the last calls of this task that changed the node's place asked for.
+	askedName, askedParent string
+	throttled              bool
+	touched                []uint64
 
 	op         atomic.Pointer[string] // for Active
 	sent, size atomic.Int64           // for Active: of the body
@@ -145,7 +147,7 @@ func (t *task) step(e *journal.Entry) report {
 		return t.makeFolder(e)
 	case e.NodeID == "":
 		return t.uploadNew(e)
-	case e.Base.ETag == "" && !t.sure:
+	case (e.Base.ETag == "" || e.Base.Doubted()) && !t.sure:
 		return t.ascertain(e)
 	}
 	ids, r := t.targets(e)
