@@ -397,18 +397,24 @@ func (h host) Lost(ino uint64, why string) error {
 	return s.putLocked(e)
 }
 
-func (h host) Undo(ino, rev uint64, why error) error {
+func (h host) Notice(ino uint64, what string) {
+	p := h.s.PathOf(ino)
+	h.s.events.add("notice", p, what)
+	h.s.log.Warn(what, "path", p)
+}
+
+func (h host) Undo(ino, rev uint64, why error) (bool, error) {
 	s := h.s
 	s.view.Lock()
 	e, ok := s.journal.Get(ino)
 	if !ok || e.Rev != rev {
 		s.view.Unlock()
-		return nil
+		return false, nil
 	}
 	before, seen, err := s.inodeLocked(ino)
 	if err != nil {
 		s.view.Unlock()
-		return err
+		return false, err
 	}
 	p := s.pathLocked(ino)
 	if p == "" {
@@ -427,7 +433,7 @@ func (h host) Undo(ino, rev uint64, why error) error {
 	s.events.add("undone", p, why.Error())
 	s.log.Warn("the drive refused a change; it is undone here", "path", p, "why", why)
 	s.emit(es)
-	return errors.Join(err, aerr)
+	return err == nil, errors.Join(err, aerr)
 }
 
 // wantsPlaceLocked tells whether e wishes for another place than its node has.

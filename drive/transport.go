@@ -197,7 +197,7 @@ func (t slurpTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // stallTransport gives up on a connection that stays silent: before the
 // header, within an answer, or within the body of an upload. After the last
-// byte of an upload it waits as long as the caller does (API §13.2), and the
+// byte of an upload it waits as long as the caller wants (API §13.2), and the
 // body of a download is the caller's to watch.
 type stallTransport struct {
 	next http.RoundTripper
@@ -219,6 +219,7 @@ func (t stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.shape == shapeUpload {
 		if b, ok := req.Body.(*uploadBody); ok {
 			b.watch(t.idle, giveUp)
+			defer b.answered()
 		}
 		timer = time.AfterFunc(silence, giveUp)
 		timer.Stop()

@@ -25,6 +25,10 @@ type Body struct {
 	Reader      io.Reader
 	Size        int64  // bytes; -1 = not known, sent chunked
 	ContentType string // "" = application/octet-stream
+	// AnswerWait is how long the service may take to answer after the last byte
+	// of that many of content went out; then the outcome is ErrAmbiguous.
+	// nil = as long as the caller waits.
+	AnswerWait func(size int64) time.Duration
 }
 
 // Upload makes a file. The body is sent once: it is sent again only when the service refused the
@@ -109,13 +113,14 @@ type uploadSource struct {
 	size        int64     // -1 = unknown
 	pre, post   []byte
 	contentType string
+	answerWait  func(size int64) time.Duration
 
 	cur *uploadBody // of the try under way; only the calling goroutine sets it
 	err atomic.Pointer[error]
 }
 
 func newUploadSource(ctx context.Context, c *Client, meta []byte, b Body) (*uploadSource, error) {
-	s := &uploadSource{ctx: ctx, c: c, r: b.Reader, size: b.Size}
+	s := &uploadSource{ctx: ctx, c: c, r: b.Reader, size: b.Size, answerWait: b.AnswerWait}
 	if s.r == nil {
 		s.r, s.size = bytes.NewReader(nil), 0
 	}
@@ -230,18 +235,27 @@ type uploadBody struct {
 	mu      sync.Mutex // held during Read, guards the rest
 	content io.Reader
 	sent    int64 // of pre, then of content, then of post
+	bytes   int64 // of content
 	part    int   // 0 pre, 1 content, 2 post
 	idle    time.Duration
 	timer   *time.Timer // runs while the wire has the turn; nil = not watched
 }
 
-// watch calls giveUp when the transport does not come for more for idle,
-// before the last byte. It is called before the first Read.
+// watch calls giveUp when the transport does not come for more for idle, or
+// when nobody calls answered for the time that Body.AnswerWait gives after the
+// last byte. It is called before the first Read.
 func (b *uploadBody) watch(idle time.Duration, giveUp func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.idle, b.timer = idle, time.AfterFunc(idle, giveUp)
 	b.timer.Stop() // it starts with the first Read: before it there is a time limit of the dialer
+}
+
+// answered ends the wait for the answer. After watch it may be called anytime.
+func (b *uploadBody) answered() {
+	if b.done.Load() { // else the body goes on being watched
+		b.timer.Stop()
+	}
 }
 
 // settle waits until no Read is under way.
@@ -270,8 +284,12 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 	}
 	b.touched.Store(true)
 	n, err := b.readLocked(p)
-	if b.timer != nil && err == nil && !b.closed.Load() {
+	switch {
+	case b.timer == nil || b.closed.Load():
+	case err == nil:
 		b.timer.Reset(b.idle)
+	case b.done.Load() && b.s.answerWait != nil:
+		b.timer.Reset(b.s.answerWait(b.bytes))
 	}
 	return n, err
 }
@@ -316,6 +334,7 @@ func (b *uploadBody) contentLocked(p []byte) (int, error) {
 		switch {
 		case n > 0:
 			b.sent += int64(n)
+			b.bytes = b.sent
 			s.c.uploaded.Add(int64(n))
 			// An error that came along comes again with the next Read.
 			return n, s.c.up.wait(s.ctx, n)

@@ -13,10 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyExtents is how many pieces a draft may be in before it should be
-// completed; a state of so many takes some 500 kB in the journal.
-const manyExtents = 1 << 16
-
 // Draft is the local content of one inode: a sparse file and the knowledge
 // which of its bytes are ours. All handles of the inode share it. Its methods
 // are safe for concurrent use and touch nothing but the local disk.
@@ -275,14 +271,6 @@ func (d *Draft) Base() (id string, content, size int64, md5 string) {
 	return d.base.BaseID, d.base.BaseGen, d.base.BaseLen, d.base.BaseMD5
 }
 
-// Fragmented reports that the draft is in so many pieces that it should be
-// completed (Missing, Fill) soon. It goes on working otherwise, slower.
-func (d *Draft) Fragmented() bool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return len(d.local) > manyExtents
-}
-
 // WriteAt writes the user's bytes. When the disk is full it returns how much
 // it could write with the error; nothing else was changed.
 func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
@@ -454,17 +442,24 @@ func (d *Draft) cutLocked(size int64) {
 }
 
 // renewLocked gives the draft an empty file of its own when the present one
-// holds what the entry wishes for.
+// holds what the entry wishes for, or did: the database may not have heard yet
+// that it is gone.
 func (d *Draft) renewLocked() (bool, error) {
 	j := d.j
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e := j.index.items[d.ino]
-	if d.orphan || j.closed || e == nil || e.Draft == nil {
+	switch {
+	case d.orphan || j.closed:
 		return false, nil
-	}
-	if b, ok := j.birthLocked(d.ino, e.Draft.Gen); !ok || b != d.birth {
-		return false, nil
+	case e == nil || e.Draft == nil:
+		if d.committed == nil {
+			return false, nil
+		}
+	default:
+		if b, ok := j.birthLocked(d.ino, e.Draft.Gen); !ok || b != d.birth {
+			return false, nil
+		}
 	}
 	f, birth, err := j.createLocked(d.ino)
 	if err != nil {

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"strings"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -520,27 +521,43 @@ func TestUncommittedDraftLeavesNoTrace(t *testing.T) {
 	}
 }
 
-func TestFragmented(t *testing.T) {
-	if testing.Short() {
-		t.Skip("writes 65,000 pieces")
-	}
-	j := open(t, Options{Dir: t.TempDir()})
-	const n = manyExtents + 1
-	d := must(j.OpenDraft(10, remote(n*2)))
+// A file that settled while it was open, and is then written anew, leaves the
+// bytes alone that the database still wishes for: a power failure would bring
+// a mixture of both to the drive.
+func TestTruncateAfterDone(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
+	e := file1(10, "f")
+	d := must(j.OpenDraft(10, nil))
 	defer d.Close()
-	for i := range int64(n) {
-		if d.Fragmented() {
-			t.Fatalf("after %d pieces", i)
-		}
-		must(d.WriteAt([]byte{1}, i*2))
-	}
-	if !d.Fragmented() {
-		t.Error("not noticed")
-	}
-	if err := d.Fill(make([]byte, n*2), 0); err != nil {
+	must(d.WriteAt([]byte("settled"), 0))
+	st := d.Commit()
+	e.Draft = &st
+	put(t, j, e)
+	if err := d.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if d.Fragmented() || strings.Contains(string(must(io.ReadAll(io.NewSectionReader(d, 0, 8)))), "\x00\x00") {
-		t.Error("after completing it")
+	if err := j.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, draftsDir, draftFiles(t, j)[0])
+	if ok, err := j.Done(10, e.Rev); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if err := d.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	must(d.WriteAt([]byte("new"), 0))
+	if b, err := os.ReadFile(path); err != nil || string(b) != "settled" {
+		t.Errorf("the database wishes for %q: %v", b, err)
+	}
+	st = d.Commit()
+	e.Draft = &st
+	put(t, j, e)
+	if err := j.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := draftFiles(t, j); len(got) != 1 || readBack(t, j, 10) != "new" {
+		t.Errorf("files %v", got)
 	}
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -157,7 +158,7 @@ func (j *Journal) tidyLocked(ino uint64) {
 	}
 	var kept []uint64
 	for _, b := range births {
-		if (d != nil && d.birth == b) || holds(births, b, e) || (e != nil && holdsState(births, b, j.proven[ino])) {
+		if (d != nil && d.birth == b) || holds(births, b, e) || holdsSent(births, b, e) || (e != nil && holdsState(births, b, j.proven[ino])) {
 			kept = append(kept, b)
 			continue
 		}
@@ -180,6 +181,59 @@ func (j *Journal) tidyLocked(ino uint64) {
 func holds(births []uint64, b uint64, e *Entry) bool {
 	return e != nil && holdsState(births, b, e.Draft)
 }
+
+// holdsSent reports whether the file of birth b has the content of e that was
+// sent, as long as it is not known what the drive made of it: also when newer
+// content has taken its place, or the inode was removed.
+func holdsSent(births []uint64, b uint64, e *Entry) bool {
+	if e == nil || !e.unanswered() {
+		return false
+	}
+	of, ok := birthOf(births, e.Sent.Gen)
+	return ok && of == b
+}
+
+// unanswered reports whether content went out whole, and is not known to be on
+// the drive.
+func (e *Entry) unanswered() bool {
+	return e.Sent != nil && e.Sent.Whole && e.Sent.Gen != 0 &&
+		(e.Base == nil || e.Base.MD5 != e.Sent.MD5 || e.Base.Size != e.Sent.Size)
+}
+
+// OpenSent opens the content of the inode that was sent last, also when newer
+// content has taken its place since. It is as it was then but for what was
+// overwritten in place. Nil without an error: there is none any more.
+func (j *Journal) OpenSent(ino uint64) (*Sending, error) {
+	j.mu.RLock()
+	e := j.index.items[ino]
+	path := ""
+	if e != nil && e.Sent != nil && !j.closed {
+		if birth, ok := j.birthLocked(ino, e.Sent.Gen); ok {
+			path = j.draftPath(ino, birth)
+		}
+	}
+	j.mu.RUnlock()
+	if path == "" {
+		return nil, nil
+	}
+	f, err := j.fs.OpenFile(path, os.O_RDONLY, 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil // it was superfluous a moment ago
+	case err != nil:
+		return nil, fmt.Errorf("journal: open draft: %w", err)
+	}
+	return &Sending{io.NewSectionReader(f, 0, e.Sent.Size), f}, nil
+}
+
+// Sending is content that was sent. It must be closed.
+type Sending struct {
+	*io.SectionReader
+	f file
+}
+
+// Close closes the file.
+func (s *Sending) Close() error { return s.f.Close() }
 
 func holdsState(births []uint64, b uint64, st *DraftState) bool {
 	if st == nil {

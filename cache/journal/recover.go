@@ -39,7 +39,7 @@ func (r *recovery) scanDrafts() ([]rubbish, error) {
 		var kept []uint64
 		for _, b := range births {
 			switch {
-			case holds(births, b, e), holdsState(births, b, synced):
+			case holds(births, b, e), holdsSent(births, b, e), holdsState(births, b, synced):
 				kept = append(kept, b)
 			case r.wanted(ino):
 				r.asideOrphan(ino, b)

@@ -160,20 +160,29 @@ func (t *task) prefixSum(c *content, n int64) (string, error) {
 	if _, err := c.snap.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
+	sum, err := t.sum(c.snap, n)
+	if err != nil {
+		return "", err
+	}
+	_, err = c.snap.Seek(0, io.SeekStart)
+	return sum, err
+}
+
+// sum is the MD5 of the next n bytes of r.
+func (t *task) sum(r io.Reader, n int64) (string, error) {
 	h := md5.New()
 	buf := make([]byte, 256<<10)
 	for n > 0 {
 		if err := t.ctx.Err(); err != nil {
 			return "", err
 		}
-		k, err := c.snap.Read(buf[:min(n, int64(len(buf)))])
+		k, err := r.Read(buf[:min(n, int64(len(buf)))])
 		h.Write(buf[:k])
 		if n -= int64(k); n > 0 && err != nil {
 			return "", err
 		}
 	}
-	_, err := c.snap.Seek(0, io.SeekStart)
-	return hex.EncodeToString(h.Sum(nil)), err
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // matches reports whether the node holds all of c; prefix, whether it holds
@@ -211,7 +220,7 @@ func (t *task) body(c *content, last func(sum string) error) (*body, drive.Body)
 		b.hash, b.last, b.sum = md5.New(), last, ""
 	}
 	b.src = seek
-	return b, drive.Body{Reader: rewindable{b, seek}, Size: c.size}
+	return b, drive.Body{Reader: rewindable{b, seek}, Size: c.size, AnswerWait: t.s.answerWait}
 }
 
 // sumOf is the MD5 of what went out.

@@ -47,8 +47,8 @@ func (t *task) uploadNew(e *journal.Entry) report {
 	})
 	switch {
 	case err == nil:
-		t.created(props)
-		return t.answered(c, t.carrying(n, props), sum)
+		t.created(&n, props)
+		return t.answered(c, n, sum, 0)
 	case t.withoutProps(props, err):
 		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
 			return t.fail(uerr)
@@ -90,6 +90,12 @@ func (t *task) patience(size int64) time.Duration {
 	return t.s.o.MinWait + time.Duration(float64(t.s.o.WaitPerGB)*float64(size)/(1<<30))
 }
 
+// answerWait is how long the service may take to answer to an upload of that
+// size. What comes later is found by looking.
+func (s *Settler) answerWait(size int64) time.Duration {
+	return s.o.AnswerWait + time.Duration(float64(s.o.WaitPerGB)/3*float64(size)/(1<<30))
+}
+
 // send hands content to a call and returns what the service made of it, and
 // the MD5 of what went out.
 func (t *task) send(op string, c *content, call func(context.Context, drive.Body) (drive.Node, error)) (drive.Node, string, error) {
@@ -108,18 +114,46 @@ func (t *task) send(op string, c *content, call func(context.Context, drive.Body
 	return n, b.sumOf(), err
 }
 
-// answered takes in the node that an upload or overwrite made.
-func (t *task) answered(c *content, n drive.Node, sum string) report {
-	switch {
-	case n.Content == nil:
+func contentVersion(n drive.Node) int64 {
+	if n.Content == nil {
+		return 0
+	}
+	return n.Content.Version
+}
+
+// answered takes in the node that an upload or overwrite made. was is the
+// content version before, 0 for a new file: ours should be the next. -1 = an
+// earlier try may have made a version of its own since.
+func (t *task) answered(c *content, n drive.Node, sum string, was int64) report {
+	if n.Content == nil {
 		// It is there but not yet whole: as good as no answer.
 		return t.unsent(c, drive.ErrAmbiguous)
-	case n.Content.Size == c.size && n.Content.MD5 == sum:
+	}
+	if n.Content.Size != c.size || n.Content.MD5 != sum {
+		// An answer may be older than what it answers (API §7.2): by id it is not.
+		if fresh, err := t.get(n.ID); err == nil && fresh.Content != nil {
+			n = fresh
+		}
+	}
+	if n.Content.Size == c.size && n.Content.MD5 == sum {
+		if was > 0 && n.Content.Version > was+1 {
+			// Where the service ignores If-Match, nothing could have kept that
+			// from happening (API §5.6, §7.2).
+			t.s.h.Notice(t.ino, "the file was changed on the drive in the very moment it was sent from here, and that change was replaced")
+		}
 		return t.stored(c, n, sum)
 	}
-	// An answer may be older than what it answers (API §7.2): by id it is not.
-	if fresh, err := t.get(n.ID); err == nil && fresh.Content != nil && fresh.Content.Size == c.size && fresh.Content.MD5 == sum {
-		return t.stored(c, fresh, sum)
+	if was >= 0 && n.Content.Version > was+1 {
+		mine := false
+		if was > 0 {
+			var err error
+			if _, mine, err = t.matches(c, n); err != nil {
+				return t.sourceError(err)
+			}
+		}
+		if !mine {
+			return t.overtaken(n)
+		}
 	}
 	t.s.log.Warn("the drive stored other bytes than were sent, sending again",
 		"ino", t.ino, "node", n.ID, "size", n.Content.Size, "want", c.size)
@@ -161,6 +195,21 @@ func (t *task) spoiled(n drive.Node) report {
 		return t.fail(errSpoiled)
 	}
 	return report{kind: next}
+}
+
+// overtaken: what was sent was replaced by somebody else at once.
+func (t *task) overtaken(n drive.Node) report {
+	if err := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); err != nil {
+		return t.fail(err)
+	}
+	if err := t.s.h.Foreign(n); err != nil {
+		return t.fail(err)
+	}
+	e, ok := t.s.j.Get(t.ino)
+	if !ok {
+		return report{kind: next}
+	}
+	return t.conflict(e, "the file was changed on the drive in the moment it was sent from here")
 }
 
 var errSpoiled = errors.New("the drive keeps storing other bytes than were sent")
@@ -248,7 +297,16 @@ func (t *task) fileInTheWay(e *journal.Entry, c *content, cause error, id, paren
 		return t.sourceError(err)
 	case whole:
 		return t.stored(c, n, c.sum)
-	case mine && (prefix || ours && !sits(n, parent, name)):
+	case mine && prefix:
+		return t.spoiled(n)
+	case mine && ours && !sits(n, parent, name):
+		if contentVersion(n) > 1 {
+			// What our earlier try made was taken elsewhere, and is somebody's file by now.
+			if err := t.s.h.Foreign(n); err != nil {
+				return t.fail(err)
+			}
+			return t.freshLocalID(cause)
+		}
 		return t.spoiled(n)
 	}
 	return t.nameTaken(e, cause, parent, name)
@@ -257,7 +315,8 @@ func (t *task) fileInTheWay(e *journal.Entry, c *content, cause error, id, paren
 // overwrite brings the content of e onto its node, after a fresh look at
 // what is there.
 func (t *task) overwrite(e *journal.Entry) report {
-	if e.Sent != nil && e.Sent.Whole && !arrived(e) {
+	earlier := e.Sent != nil && e.Sent.Whole && !arrived(e) // of unknown outcome
+	if earlier {
 		if r, resend := t.lookOverwrite(e); !resend {
 			return r
 		}
@@ -327,7 +386,10 @@ func (t *task) overwrite(e *journal.Entry) report {
 	})
 	switch {
 	case err == nil:
-		return t.answered(c, made, sum)
+		if earlier {
+			return t.answered(c, made, sum, -1)
+		}
+		return t.answered(c, made, sum, contentVersion(n))
 	case n.Status == drive.Pending && (errors.Is(err, drive.ErrInvalid) || errors.Is(err, drive.ErrNotFound) ||
 		errors.Is(err, drive.ErrConflict) || errors.Is(err, drive.ErrForbidden)):
 		return t.abandon(n)
@@ -357,9 +419,7 @@ func (t *task) overwrite(e *journal.Entry) report {
 // handOver names a node that is not ours any more, and must not keep a
 // temporary name: as it was wished for, or else after its id.
 func (t *task) handOver(e *journal.Entry) {
-	ext := path.Ext(e.Place.Name)
-	other := strings.TrimSuffix(e.Place.Name, ext) + " (" + e.NodeID[:min(8, len(e.NodeID))] + ")" + ext
-	for _, name := range []string{e.Place.Name, other} {
+	for _, name := range []string{e.Place.Name, besideName(e.Place.Name, e.NodeID)} {
 		ctx, cancel := t.call("rename")
 		_, err := t.s.r.Rename(ctx, e.NodeID, name, "")
 		cancel()
@@ -368,6 +428,12 @@ func (t *task) handOver(e *journal.Entry) {
 		}
 		t.s.log.Warn("a node keeps a temporary name", "node", e.NodeID, "tried", name, "err", err)
 	}
+}
+
+// besideName is a name for a node whose own is taken by another.
+func besideName(name, id string) string {
+	ext := path.Ext(name)
+	return strings.TrimSuffix(name, ext) + " (" + id[:min(8, len(id))] + ")" + ext
 }
 
 // abandon gives up a PENDING node that does not take its content: the file is

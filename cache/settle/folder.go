@@ -40,8 +40,8 @@ func (t *task) makeFolder(e *journal.Entry) report {
 	cancel()
 	switch {
 	case err == nil:
-		t.created(props)
-		return t.madeFolder(t.carrying(n, props))
+		t.created(&n, props)
+		return t.madeFolder(n)
 	case t.withoutProps(props, err):
 		return t.makeFolder(e)
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict):

@@ -12,6 +12,7 @@ import (
 // the calls promise.
 type Remote interface {
 	Get(ctx context.Context, id string) (drive.Node, error)
+	GetWithProperties(ctx context.Context, id string) (drive.Node, error)
 	Children(ctx context.Context, id string, withProps bool) iter.Seq2[drive.Node, error]
 	Find(ctx context.Context, parentID, name string) ([]drive.Node, error)
 	CreateFolder(ctx context.Context, n drive.NewNode) (drive.Node, error)
@@ -26,6 +27,7 @@ type Remote interface {
 	Trash(ctx context.Context, id string) (drive.Node, error)
 	Restore(ctx context.Context, id string) (drive.Node, error)
 	Owner() string
+	SetOwner(name string)
 	State() drive.State
 	StateChanged() <-chan struct{}
 }
@@ -97,9 +99,11 @@ type Host interface {
 	Lost(ino uint64, why string) error
 	// Undo takes a wish back because the drive refused it: the view returns
 	// to the drive's word. Reported once. A wish that changed meanwhile
-	// (another rev) stays. Content is never taken back: of an entry with a
+	// (another rev) stays, and done is false. Content is never taken back: of an entry with a
 	// draft only the wish to be elsewhere, or to be removed, is meant.
-	Undo(ino, rev uint64, why error) error
+	Undo(ino, rev uint64, why error) (done bool, err error)
+	// Notice tells the user of something about ino that cannot be mended.
+	Notice(ino uint64, what string)
 	// ParentGone: a folder that ino belongs in is gone from the drive: it is
 	// made again, or the entry moves elsewhere; the host rewrites entries.
 	ParentGone(ino uint64) error

@@ -40,6 +40,7 @@ type memHost struct {
 	arrived  map[string]bool                         // contents that were ever on the drive
 	complete func(ctx context.Context, ino uint64, d *journal.Draft) error
 	updating func() (after func()) // nil = nobody wants to know
+	undoing  func()                // called before each Undo, likewise
 }
 
 type record struct {
@@ -330,19 +331,27 @@ func (h *memHost) Lost(ino uint64, why string) error {
 	})
 }
 
-func (h *memHost) Undo(ino, rev uint64, why error) error {
+func (h *memHost) Undo(ino, rev uint64, why error) (bool, error) {
+	if h.undoing != nil {
+		h.undoing()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e, ok := h.j.Get(ino)
 	if !ok || e.Rev != rev {
-		return nil
+		return false, nil
 	}
 	if e.Draft != nil {
-		return fmt.Errorf("undo of content of inode %d", ino)
+		return false, fmt.Errorf("undo of content of inode %d", ino)
 	}
 	h.notef("undo %s: %v", e.Place.Name, why)
-	_, err := h.j.Done(ino, rev)
-	return err
+	return h.j.Done(ino, rev)
+}
+
+func (h *memHost) Notice(_ uint64, what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notef("notice: %s", what)
 }
 
 func (h *memHost) ParentGone(ino uint64) error {

@@ -92,9 +92,10 @@ func (a *assassin) rise() {
 // died waits until the kill, or until everything closed settled without one.
 func (a *assassin) died() bool {
 	idle := make(chan struct{})
+	s, ctx := a.w.s, a.w.ctx()
 	go func() {
 		defer close(idle)
-		_, _ = a.w.s.Flush(a.w.ctx()) // ends with the context when it was killed
+		_, _ = s.Flush(ctx) // ends with the context when it was killed
 	}()
 	select {
 	case <-a.dead:

@@ -2,6 +2,7 @@ package settle
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
@@ -114,20 +115,21 @@ func (t *task) findSent(e *journal.Entry) (made *drive.Node, whole bool, err err
 }
 
 // truncated reports whether the node holds the beginning of what was sent.
+// Every content begins with the empty one: that says nothing.
 func (t *task) truncated(e *journal.Entry, n drive.Node) (bool, error) {
-	if e.Draft == nil || e.Draft.Gen != e.Sent.Gen || n.Content.Size >= e.Sent.Size || !t.byUs(n) {
+	if n.Content.Size == 0 || n.Content.Size >= e.Sent.Size || e.NodeID == "" && !t.byUs(n) {
 		return false, nil
 	}
-	c, err := t.open(e)
-	if err != nil {
-		if errors.Is(err, journal.ErrSuperseded) {
-			return false, nil // the next look will know more
-		}
+	sent, err := t.s.j.OpenSent(e.Ino)
+	if sent == nil || err != nil {
 		return false, err
 	}
-	defer c.close()
-	_, prefix, err := t.matches(c, n)
-	return prefix, err
+	defer sent.Close()
+	sum, err := t.sum(sent, n.Content.Size)
+	if errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	return sum == n.Content.MD5, err
 }
 
 // lookOverwrite settles an overwrite whose outcome is not known. resend: it

@@ -13,7 +13,7 @@ import (
 // propsToSend are the properties that can go along with a POST; nil while
 // the owner name is not known (API §11).
 func (t *task) propsToSend(e *journal.Entry) map[string]string {
-	if t.s.r.Owner() == "" || len(e.Props) == 0 || t.bare || t.s.bare.Load() {
+	if t.s.r.Owner() == "" || len(e.Props) == 0 || t.bare || t.s.bare.Load() || t.s.noProps.Load() {
 		return nil
 	}
 	m := map[string]string{}
@@ -35,26 +35,78 @@ func (t *task) withoutProps(props map[string]string, err error) bool {
 	return true
 }
 
-// created notes what a creation tells of properties.
-func (t *task) created(props map[string]string) {
-	t.props = props
+// created notes what a creation tells of properties, and adds those that went
+// along to its answer, which does not repeat them: so the host can keep both at
+// once. The first file and the first folder are looked at, since the service
+// may take properties without a word and keep none; from then on they are set
+// on their own.
+func (t *task) created(n *drive.Node, props map[string]string) {
 	if t.bare {
 		t.s.bare.Store(true)
 	}
+	t.findOwner(*n)
+	owner := t.s.r.Owner()
+	if props == nil || owner == "" {
+		return
+	}
+	keeps := &t.s.fileKeeps
+	if n.Kind == drive.Folder {
+		keeps = &t.s.folderKeeps
+	}
+	if n.Properties == nil && !keeps.Load() {
+		if fresh, err := t.getProps(n.ID); err == nil {
+			n.Properties = fresh.Properties
+		}
+	}
+	switch {
+	case n.Properties == nil:
+		n.Properties = map[string]map[string]string{owner: maps.Clone(props)}
+	case !holdsProps(n.Properties[owner], props):
+		t.s.bare.Store(true)
+		t.s.log.Warn("the drive does not keep the properties that come with a new node", "node", n.ID)
+		return
+	default:
+		keeps.Store(true)
+	}
+	t.props = props
 }
 
-// carrying is the answer to a creation with the properties that went along,
-// which no answer repeats; so the host can keep both at once.
-func (t *task) carrying(n drive.Node, props map[string]string) drive.Node {
-	if owner := t.s.r.Owner(); n.Properties == nil && props != nil && owner != "" {
-		n.Properties = map[string]map[string]string{owner: maps.Clone(props)}
+// holdsProps reports whether all of want is in have.
+func holdsProps(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
+			return false
+		}
 	}
-	return n
+	return true
+}
+
+func (t *task) getProps(id string) (drive.Node, error) {
+	ctx, cancel := t.call("look")
+	defer cancel()
+	return t.s.r.GetWithProperties(ctx, id)
+}
+
+// findOwner asks for the owner name when the answer to a creation does not
+// tell it, once.
+func (t *task) findOwner(n drive.Node) {
+	if t.s.r.Owner() != "" || n.CreatedBy != "" || t.s.asked.Swap(true) {
+		return
+	}
+	if fresh, err := t.get(n.ID); err == nil && fresh.CreatedBy != "" {
+		t.s.r.SetOwner(fresh.CreatedBy)
+		return
+	}
+	t.s.h.Notice(t.ino, "the drive does not tell under which name this program makes files: times, modes and extended attributes stay on this machine")
 }
 
 // setProps brings the own properties of the node to what e wishes, one call
 // a key. After a crash they are set again, which changes nothing.
 func (t *task) setProps(e *journal.Entry) report {
+	if t.s.noProps.Load() {
+		return report{}
+	}
+	called := map[string]string{}
 	for _, k := range slices.Sorted(maps.Keys(e.Props)) {
 		v := e.Props[k]
 		if have, ok := t.props[k]; ok && have == v || !ok && v == "" && t.node == "" && t.props != nil {
@@ -94,6 +146,9 @@ func (t *task) setProps(e *journal.Entry) report {
 			t.props = map[string]string{}
 		}
 		t.props[k] = v
+		if v != "" {
+			called[k] = v
+		}
 		if t.live == nil {
 			continue
 		}
@@ -109,7 +164,24 @@ func (t *task) setProps(e *journal.Entry) report {
 			return t.fail(err)
 		}
 	}
+	t.proveProps(e.NodeID, called)
 	return report{}
+}
+
+// proveProps looks whether properties are there that were set on their own
+// because new nodes do not keep theirs. When not, none is sent any more.
+func (t *task) proveProps(id string, want map[string]string) {
+	if len(want) == 0 || !t.s.bare.Load() || t.s.setKeeps.Load() {
+		return
+	}
+	n, err := t.getProps(id)
+	switch {
+	case err != nil:
+	case holdsProps(n.Properties[t.s.r.Owner()], want):
+		t.s.setKeeps.Store(true)
+	case !t.s.noProps.Swap(true):
+		t.s.h.Notice(t.ino, "the drive does not keep properties: times, modes and extended attributes stay on this machine")
+	}
 }
 
 // creating reports whether some entry is about to make a node.

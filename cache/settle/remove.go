@@ -46,7 +46,7 @@ func (t *task) remove(e *journal.Entry) report {
 	}
 	if t.changedSince(e, n) {
 		// Somebody wrote it between the look and the call: the change wins.
-		if back, err := t.restore(n.ID); err == nil {
+		if back, err := t.restore(n); err == nil {
 			if err := t.s.h.Foreign(back); err != nil {
 				return t.fail(err)
 			}
@@ -56,15 +56,22 @@ func (t *task) remove(e *journal.Entry) report {
 	return t.trashed(e, n)
 }
 
-// restore takes a node out of the trash that went there by mistake.
-func (t *task) restore(id string) (drive.Node, error) {
+// restore takes a node out of the trash that went there by mistake, under
+// another name when its own was taken meanwhile.
+func (t *task) restore(n drive.Node) (drive.Node, error) {
 	ctx, cancel := t.call("restore")
 	defer cancel()
-	n, err := t.s.r.Restore(ctx, id)
-	if err != nil {
-		t.s.log.Warn("a change from elsewhere went to the trash with its file", "node", id, "err", err)
+	back, err := t.s.r.Restore(ctx, n.ID)
+	if errors.Is(err, drive.ErrNameExists) {
+		// Names in the trash conflict with nothing (API §5.5).
+		if _, err = t.s.r.Rename(ctx, n.ID, besideName(n.Name, n.ID), ""); err == nil {
+			back, err = t.s.r.Restore(ctx, n.ID)
+		}
 	}
-	return n, err
+	if err != nil {
+		t.s.log.Warn("a change from elsewhere went to the trash with its file", "node", n.ID, "err", err)
+	}
+	return back, err
 }
 
 // changedSince reports whether a node that is to be removed got other content
@@ -74,9 +81,18 @@ func (t *task) changedSince(e *journal.Entry, n drive.Node) bool {
 		return false
 	}
 	s := e.Sent
-	// Our own overwrite of unknown outcome may have got there cut short, and
-	// the draft to compare it with is gone. The trash keeps it anyway.
-	return s == nil || !s.Whole || arrived(e) || n.Content.Version != e.Base.Content+1 || n.Content.Size > s.Size
+	if s == nil || !s.Whole || arrived(e) || n.Content.Version != e.Base.Content+1 {
+		return true
+	}
+	// Our own overwrite of unknown outcome may have got there, whole or cut short.
+	if n.Content.Size == 0 || n.Content.Size == s.Size && n.Content.MD5 == s.MD5 {
+		return false
+	}
+	ours, err := t.truncated(e, n)
+	if err != nil {
+		t.s.log.Warn("comparing a removed file with what was sent", "ino", e.Ino, "err", err)
+	}
+	return !ours
 }
 
 // trash makes the call.
@@ -151,8 +167,8 @@ func (t *task) lookRemoved(e *journal.Entry) report {
 }
 
 // findUnwanted looks for a file that a POST of unknown outcome may have made,
-// whole or cut short. There is no draft any more to compare the latter with;
-// a file that nobody here has seen, made by us under that name since, is it.
+// whole or cut short. Should what was sent be gone, a file that nobody here has
+// seen, made by us under that name since and never overwritten, is it.
 func (t *task) findUnwanted(e *journal.Entry) (*drive.Node, error) {
 	made, _, err := t.findSent(e)
 	if err != nil || made != nil {
@@ -163,7 +179,7 @@ func (t *task) findUnwanted(e *journal.Entry) (*drive.Node, error) {
 		if ino := t.s.h.InoOf(n.ID); ino != 0 && ino != t.ino || n.Kind != drive.File || n.Content == nil {
 			continue
 		}
-		if t.byUs(n) && n.Content.Size < e.Sent.Size && n.Created.After(e.Sent.At.Add(-clockSkew)) {
+		if t.byUs(n) && contentVersion(n) <= 1 && n.Content.Size < e.Sent.Size && n.Created.After(e.Sent.At.Add(-clockSkew)) {
 			return &n, err
 		}
 	}
@@ -431,8 +447,7 @@ func (t *task) judge(e *journal.Entry, w *walk) (report, bool) {
 
 // undoOther takes back the wish of an entry that this task covers.
 func (t *task) undoOther(c *journal.Entry, why error) report {
-	err := t.s.refuse(c.Ino, c.Rev, why, func() error { return t.s.h.Undo(c.Ino, c.Rev, why) })
-	if err != nil {
+	if err := t.s.refuse(c.Ino, c.Rev, why); err != nil {
 		return t.fail(err)
 	}
 	t.touched = append(t.touched, c.Ino)

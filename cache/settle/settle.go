@@ -30,6 +30,7 @@ type Options struct {
 	UploadDelay time.Duration // how long removals wait for each other, 0 = not at all
 	WaitPerGB   time.Duration // how long to look for an upload of unknown outcome, per GiB, 0 = 3 min (API §13.2)
 	MinWait     time.Duration // … at least, 0 = 30 s
+	AnswerWait  time.Duration // how long an answer may take after the last byte, and a third of WaitPerGB more; then it is looked for; 0 = 20 s
 	Look        time.Duration // between the first two looks, 0 = 2 s; grows to 60 s
 	Backoff     time.Duration // unit of all back-off, 0 = 1 s (API §13.3)
 	StreamIdle  time.Duration // how long an upload waits for the writer of a file that is open, 0 = 30 s
@@ -50,6 +51,7 @@ func (o Options) withDefaults() Options {
 	o.Calls = cmp.Or(o.Calls, 8)
 	o.WaitPerGB = cmp.Or(o.WaitPerGB, 3*time.Minute)
 	o.MinWait = cmp.Or(o.MinWait, 30*time.Second)
+	o.AnswerWait = cmp.Or(o.AnswerWait, 20*time.Second)
 	o.Look = cmp.Or(o.Look, 2*time.Second)
 	o.Backoff = cmp.Or(o.Backoff, time.Second)
 	o.StreamIdle = cmp.Or(o.StreamIdle, 30*time.Second)
@@ -75,8 +77,15 @@ type Settler struct {
 
 	started time.Time     // what was Sent before is of an earlier life
 	signal  chan struct{} // one slot: asks has something
-	bare    atomic.Bool   // the service takes nodes, but not with their properties
-	held    atomic.Bool   // see PauseContents
+
+	// What this life has learned of the service and properties (API §11).
+	bare        atomic.Bool // it takes nodes, but not with their properties
+	fileKeeps   atomic.Bool // it keeps those that come with a new file
+	folderKeeps atomic.Bool // … with a new folder
+	setKeeps    atomic.Bool // … that are set on their own
+	noProps     atomic.Bool // it keeps none
+	asked       atomic.Bool // for the owner name
+	held        atomic.Bool // see PauseContents
 
 	mu      sync.Mutex // guards what follows
 	rnd     *rand.Rand
@@ -196,16 +205,21 @@ func (s *Settler) fulfilled(ino, rev uint64) {
 	s.answerLocked(ino, rev, nil)
 }
 
-// refuse takes a wish back with undo and then tells those who wait. The
-// refusal is noted before, so that whoever finds the wish gone meanwhile
-// learns why; it is told after, so that whoever hears of it finds it undone.
-func (s *Settler) refuse(ino, rev uint64, err error, undo func() error) error {
-	s.noteRefusal(ino, rev, err)
-	uerr := undo()
+// refuse takes a wish back and then tells those who wait. The refusal is noted
+// before, so that whoever finds the wish gone meanwhile learns why; it is told
+// after, so that whoever hears of it finds it undone. When another wish has
+// taken its place, those who wait are told what becomes of that.
+func (s *Settler) refuse(ino, rev uint64, why error) error {
+	s.noteRefusal(ino, rev, why)
+	undone, err := s.h.Undo(ino, rev, why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answerLocked(ino, rev, err)
-	return uerr
+	if undone {
+		s.answerLocked(ino, rev, why)
+	} else {
+		delete(s.refused, ino)
+	}
+	return err
 }
 
 func (s *Settler) noteRefusal(ino, rev uint64, err error) {

@@ -251,8 +251,8 @@ func TestMkdirOverFile(t *testing.T) {
 		if _, err := w.other.PutPath("x", []byte("file")); err != nil {
 			t.Fatal(err)
 		}
-		ino, rev := must[uint64, uint64](t)(w.h.mkdir("x"))
-		if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrNameExists) {
+		err := w.told(func() (ino, rev uint64, err error) { return w.h.mkdir("x") })
+		if !errors.Is(err, drive.ErrNameExists) {
 			t.Fatalf("somebody waits: %v", err)
 		}
 		w.wantTree(map[string]string{"x": "file"})
@@ -274,8 +274,8 @@ func TestRenameOntoUnseen(t *testing.T) {
 		if _, err := w.other.PutPath("d/b", []byte("theirs")); err != nil {
 			t.Fatal(err)
 		}
-		ino, rev := must[uint64, uint64](t)(w.h.rename("a", "d/b"))
-		if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrNameExists) {
+		err := w.told(func() (ino, rev uint64, err error) { return w.h.rename("a", "d/b") })
+		if !errors.Is(err, drive.ErrNameExists) {
 			t.Fatalf("somebody waits: %v", err)
 		}
 		w.wantTree(map[string]string{"d": "/", "a": "a", "d/b": "theirs"}) // nothing half done
@@ -433,14 +433,17 @@ func TestWaitAfterRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast)
 		w.s = New(w.j, w.client, w.h, fast)
-		_ = w.s.refuse(5, 3, drive.ErrForbidden, func() error { return nil })
-		if err := w.s.Wait(w.ctx(), 5, 3); !errors.Is(err, drive.ErrForbidden) {
+		ino, rev := must[uint64, uint64](t)(w.h.mkdir("d"))
+		if err := w.s.refuse(ino, rev, drive.ErrForbidden); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.s.Wait(w.ctx(), ino, rev); !errors.Is(err, drive.ErrForbidden) {
 			t.Errorf("got %v", err)
 		}
-		if err := w.s.Wait(w.ctx(), 5, 4); err != nil {
+		if err := w.s.Wait(w.ctx(), ino, rev+1); err != nil {
 			t.Errorf("another wish was not refused: %v", err)
 		}
-		if err := w.s.Wait(w.ctx(), 6, 1); err != nil {
+		if err := w.s.Wait(w.ctx(), ino+1, 1); err != nil {
 			t.Errorf("what left the journal is fulfilled: %v", err)
 		}
 	})

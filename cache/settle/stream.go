@@ -169,16 +169,15 @@ func (t *task) stream() report {
 	ended := make(chan outcome, 1)
 	go func() {
 		n, err := t.s.r.Upload(ctx, drive.NewNode{Name: name, ParentID: parent, LocalID: id, Properties: props},
-			drive.Body{Reader: b, Size: -1, ContentType: contentType(name)})
+			drive.Body{Reader: b, Size: -1, ContentType: contentType(name), AnswerWait: t.s.answerWait})
 		ended <- outcome{n, err}
 	}()
 	o := t.watch(e, b, cancel, ended)
 	if whole := b.close(); !whole {
 		return t.broke(o.err)
 	}
-	t.props = props
 	if o.err == nil {
-		o.n = t.carrying(o.n, props)
+		t.created(&o.n, props)
 	}
 	return t.wentWhole(b, o)
 }
@@ -269,7 +268,7 @@ func (t *task) wentWhole(b *streamBody, o outcome) report {
 	c := &content{draft: b.draft, gen: b.gen, size: b.off}
 	switch {
 	case o.err == nil:
-		if r := t.answered(c, o.n, b.sum); r.kind != next {
+		if r := t.answered(c, o.n, b.sum, 0); r.kind != next {
 			return r
 		}
 		// The wish is another one than the one this work began with, but

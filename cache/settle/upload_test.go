@@ -424,7 +424,8 @@ func TestProperties(t *testing.T) {
 		w.srv.ResetRequests()
 		must[uint64, uint64](t)(w.h.write("b", []byte("x"), map[string]string{"attr": "2", "gone": ""}))
 		w.flush()
-		w.wantCalls(map[string]int{"content.upload": 1})
+		// It is looked once whether the drive keeps them.
+		w.wantCalls(map[string]int{"content.upload": 1, "nodes.get": 1})
 		if got := props("b"); got["attr"] != "2" {
 			t.Errorf("b: %v", got)
 		}

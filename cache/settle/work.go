@@ -474,8 +474,7 @@ func (t *task) back(e *journal.Entry) bool {
 
 // undo takes the wish back and tells those who wait.
 func (t *task) undo(e *journal.Entry, why error) report {
-	err := t.s.refuse(t.ino, e.Rev, why, func() error { return t.s.h.Undo(t.ino, e.Rev, why) })
-	if err != nil {
+	if err := t.s.refuse(t.ino, e.Rev, why); err != nil {
 		return t.fail(err)
 	}
 	return report{kind: next}
@@ -492,6 +491,9 @@ func (t *task) nodeError(e *journal.Entry, err error) report {
 // nodeGone: somebody else trashed the node. A local edit comes back as a new
 // node, a removal is done, any other wish has lost its object.
 func (t *task) nodeGone(e *journal.Entry, version int64) report {
+	if e.Base != nil {
+		t.unmask(e, e.Base.Name)
+	}
 	if err := t.s.h.Gone(e.NodeID, version); err != nil {
 		return t.fail(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -200,6 +201,18 @@ func (w *world) unpause() {
 	w.s.tell(func(q *queue) { q.takeChanges(); close(seen) })
 	<-seen
 	w.s.Pause(false)
+}
+
+// told is what somebody hears who waits for a wish from its beginning.
+func (w *world) told(wish func() (ino, rev uint64, err error)) error {
+	w.Helper()
+	w.s.Pause(true)
+	ino, rev := must[uint64, uint64](w)(wish())
+	told := make(chan error)
+	go func() { told <- w.s.Wait(w.ctx(), ino, rev) }()
+	synctest.Wait()
+	w.s.Pause(false)
+	return <-told
 }
 
 func (w *world) dump() {

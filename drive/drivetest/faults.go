@@ -75,6 +75,7 @@ const (
 	DoWrapped   = "wrapped401"  // 400 that wraps a 401, as the content host did (§2.4)
 	DoSporadic  = "sporadic403" // 403 "Authorization header requires …"
 	DoConflict  = "conflict"    // 409 NAME_ALREADY_EXISTS naming the node there is, if any
+	DoSilent    = "silent"      // no answer comes for Stall, 0 = until the client leaves; then the connection is reset
 	DoOverQuota = "quota"       // 403 NO_ACTIVE_SUBSCRIPTION_FOUND
 	// content.upload, content.overwrite
 	DoExpireMid = "expire-mid" // all access tokens expire while the body arrives: 401 at its end
@@ -191,7 +192,7 @@ func strict(b []byte, v any) error {
 
 var faultKinds = map[string]bool{
 	"": true, DoStatus: true, DoReset: true, DoDelay: true, DoExpired: true, DoEmpty401: true, DoWrapped: true, DoSporadic: true,
-	DoConflict: true, DoOverQuota: true, DoExpireMid: true, DoStall: true, DoShort: true, DoRedirect: true, DoRange: true, DoWholeFile: true,
+	DoConflict: true, DoSilent: true, DoOverQuota: true, DoExpireMid: true, DoStall: true, DoShort: true, DoRedirect: true, DoRange: true, DoWholeFile: true,
 	DoOtherBytes: true, DoMissing: true, DoDuplicate: true, DoPageToken: true, DoStale: true, DoCut: true, DoBadTail: true,
 	DoFeedReset: true, DoChunkStatus: true, DoRepeat: true, DoDisorder: true, DoEndOnly: true,
 }

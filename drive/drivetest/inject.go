@@ -126,6 +126,10 @@ func (c *call) inject(f *Fault) bool {
 	if f.kind() == DoExpireMid {
 		c.s.ExpireTokens()
 	}
+	if f.kind() == DoSilent {
+		c.s.sleep(c.r.Context(), stallTime(f))
+		c.abort(true)
+	}
 	if f.kind() == DoReset {
 		c.abort(true)
 	}

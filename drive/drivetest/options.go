@@ -83,6 +83,11 @@ type Options struct {
 	// TrashedContent404: contents of trashed nodes can neither be read nor
 	// overwritten (§7.2, §7.4, unknown).
 	TrashedContent404 bool
+	// DropNewProperties: properties that come with a new node are taken, and
+	// not kept; DropProperties: nor are those that are set later (§11, unknown).
+	DropNewProperties, DropProperties bool
+	// NoCreatedBy: nodes do not tell who made them (§5.1: "usual").
+	NoCreatedBy bool
 	// MediaDelay: images get their contentProperties.image so much after the
 	// upload, with a new version (§5.2). 0 = never.
 	MediaDelay time.Duration

@@ -125,9 +125,16 @@ func (st *store) checkNewLocked(s *newNode) *apiError {
 }
 
 func (t *tx) make(s *newNode, c *content, status string) *node {
+	props, createdBy := s.Properties, s.createdBy
+	if t.o.DropNewProperties || t.o.DropProperties {
+		props = nil
+	}
+	if t.o.NoCreatedBy {
+		createdBy = ""
+	}
 	n := t.create(&node{
 		id: s.id, name: s.Name, kind: s.Kind, status: status, parents: slices.Compact(slices.Clone(s.Parents)), labels: s.Labels, description: s.Description,
-		props: s.Properties, createdBy: s.createdBy, content: c,
+		props: props, createdBy: createdBy, content: c,
 	})
 	if s.localID != "" {
 		t.local[s.localID] = n.id
@@ -578,6 +585,7 @@ func (st *store) setProperty(id, owner, key string, value *string) (*node, *apiE
 	}
 	_, had := own[key]
 	switch {
+	case t.o.DropProperties:
 	case value == nil && !had:
 		return t.fail(&apiError{status: 404, hasCode: true, message: "Property does not exist: " + key})
 	case value == nil:
