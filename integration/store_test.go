@@ -50,7 +50,7 @@ func newBare(t testing.TB, do drivetest.Options, set func(*cache.Options)) *bare
 		StateDir: filepath.Join(b.base, "state"), CacheDir: filepath.Join(b.base, "cache"),
 		Memory: 16 << 20, Disk: 64 << 20, Hostname: "here",
 		UploadDelay: 3 * time.Millisecond,
-		UploadWait:  500 * time.Millisecond, Backoff: 3 * time.Millisecond,
+		UploadWait:  2 * time.Second, Backoff: 3 * time.Millisecond,
 	}
 	if testing.Verbose() {
 		l := &testLog{t: t}
