@@ -26,7 +26,7 @@ func TestFlushBehindOpen(t *testing.T) {
 	if err := w.rmdir("/d"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	failed, err := w.s.Flush(ctx)
 	if err != nil {
@@ -44,7 +44,7 @@ func TestFlushBehindOpenName(t *testing.T) {
 	w.rename("/.doc.AbCdEf", "/doc")
 	w.rename("/doc", "/other")
 	w.write("/doc", "new")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	failed, err := w.s.Flush(ctx)
 	if err != nil {

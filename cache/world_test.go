@@ -201,7 +201,7 @@ func (w *world) poll() {
 
 func (w *world) flush() {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	defer cancel()
 	failed, err := w.s.Flush(ctx)
 	if err != nil || len(failed) > 0 {

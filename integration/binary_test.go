@@ -197,9 +197,9 @@ func (p *proc) start() {
 		if !strings.HasPrefix(line, "mounted ") {
 			p.Fatalf("mount said %q\n%s", line, p.log.String())
 		}
-	case <-time.After(60 * time.Second):
+	case <-time.After(2 * time.Minute):
 		_ = cmd.Process.Kill()
-		p.Fatal("mount did not answer in a minute\n", p.log.String())
+		p.Fatal("mount did not answer in two minutes\n", p.log.String())
 	}
 }
 
@@ -237,9 +237,9 @@ func (p *proc) unmount() {
 		if err != nil {
 			p.Errorf("mount ended with %v\n%s", err, tail(p.log.String(), 4000))
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		_ = p.cmd.Process.Kill()
-		p.Error("mount did not end in 30 s after unmount")
+		p.Error("mount did not end in two minutes after unmount")
 		<-p.done
 	}
 	p.cmd = nil

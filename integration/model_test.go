@@ -708,7 +708,7 @@ func (w *modelTest) look() {
 	for _, m := range w.all(isFile) {
 		// What the feed does not carry may come a moment later.
 		wrong := w.wrongAttrs(m)
-		for end := time.Now().Add(2 * time.Second); wrong != "" && time.Now().Before(end); wrong = w.wrongAttrs(m) {
+		for end := time.Now().Add(30 * time.Second); wrong != "" && time.Now().Before(end); wrong = w.wrongAttrs(m) {
 			<-time.After(5 * time.Millisecond)
 		}
 		if wrong != "" {

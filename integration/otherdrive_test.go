@@ -131,8 +131,8 @@ func (m *otherMount) start(flags ...string) {
 		if !strings.HasPrefix(line, "mounted ") {
 			m.Fatalf("mount said %q", line)
 		}
-	case <-time.After(60 * time.Second):
-		m.Fatal("mount did not answer in a minute")
+	case <-time.After(2 * time.Minute):
+		m.Fatal("mount did not answer in two minutes")
 	}
 }
 
@@ -170,8 +170,8 @@ func (m *otherMount) unmount() {
 			m.Errorf("mount ended with %v", err)
 		}
 		m.cmd = nil
-	case <-time.After(30 * time.Second):
-		m.Fatal("mount did not end in 30 s after unmount")
+	case <-time.After(2 * time.Minute):
+		m.Fatal("mount did not end in two minutes after unmount")
 	}
 }
 
@@ -267,7 +267,7 @@ func (m *otherMount) mountIs(ref, when string) {
 	if err != nil {
 		m.Fatal(err)
 	}
-	late := time.Now().Add(25 * time.Second)
+	late := time.Now().Add(90 * time.Second)
 	for {
 		have, err := listed(m.dir)
 		d := differences(want, have)
@@ -428,7 +428,7 @@ func otherScenario(t *testing.T, opt otherdrive.Options, files, big int, flags .
 	m.driveIs(ref, "after a case rename")
 
 	// Out of the trash again: a folder with its files, and one file.
-	for late := time.Now().Add(10 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for late := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		list := m.asked("trash", "list")
 		if strings.Contains(list, "renamed") {
 			break
@@ -488,7 +488,7 @@ func otherScenario(t *testing.T, opt otherdrive.Options, files, big int, flags .
 	elsewhere(m.srv.Mkdir("unseen"))
 	elsewhere(m.srv.Put("unseen/f", []byte("their f")))
 	m.here(`printf 'our same' > tree/theirs/same; printf 'our one' > tree/theirs/one; mkdir unseen || true`)
-	for late := time.Now().Add(20 * time.Second); time.Now().Before(late); time.Sleep(200 * time.Millisecond) {
+	for late := time.Now().Add(time.Minute); time.Now().Before(late); time.Sleep(200 * time.Millisecond) {
 		if _, err := os.Stat(filepath.Join(m.dir, "unseen")); err == nil {
 			break
 		}

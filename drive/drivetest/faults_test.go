@@ -213,7 +213,7 @@ func TestLateUploadByTime(t *testing.T) {
 	a := newAPI(t)
 	a.fail(drivetest.Rule{Op: "content.upload", Times: 1, Fault: drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: 20 * time.Millisecond}})
 	a.upload("?suppress=deduplication", obj{"name": "f", "kind": "FILE"}, "x").want(t, 504)
-	for deadline := time.Now().Add(5 * time.Second); len(a.find("name:f")) == 0; {
+	for deadline := time.Now().Add(time.Minute); len(a.find("name:f")) == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("the file never appeared")
 		}
