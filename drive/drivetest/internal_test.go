@@ -77,3 +77,45 @@ func FuzzFilter(f *testing.F) {
 		}
 	})
 }
+
+// A node whose last folder in the tree is taken away goes where its others are.
+func TestLastLiveParent(t *testing.T) {
+	s := New(t)
+	e := s.Else()
+	in, err := e.MkdirAll("in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, err := e.MkdirAll("gone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := e.MkdirAll("in/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.PutPath("in/d/f", []byte("f")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.AddParent(d.ID, gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Trash(gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := e.Get(d.ID); err != nil || n.Status != StatusAvailable {
+		t.Errorf("with a folder left it is %s (%v)", n.Status, err)
+	}
+	if n, err := e.RemoveParent(d.ID, in.ID); err != nil || n.Status != StatusTrash {
+		t.Errorf("without one it is %s (%v)", n.Status, err)
+	}
+	if err := s.Check(); err != nil {
+		t.Error(err)
+	}
+	if _, err := e.Restore(gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := e.ReadFile("gone/d/f"); err != nil || string(b) != "f" {
+		t.Errorf("after the restore: %q (%v)", b, err)
+	}
+}

@@ -401,6 +401,14 @@ func (st *store) removeParent(id, parent string) (*node, *apiError) {
 	}
 	t.edit(n)
 	n.parents = parents
+	if n.live() && !slices.ContainsFunc(parents, func(p string) bool { return st.byID[p] != nil && st.byID[p].live() }) {
+		// What is left of its folders is in the trash, and it goes along, as it
+		// would have had they been trashed after this.
+		n.status, n.recTrashed = StatusTrash, true
+		t.mark(n)
+		t.trashBelow(n)
+		return t.finish(n)
+	}
 	t.mark(n)
 	return t.finish(n)
 }
