@@ -21,6 +21,9 @@ type dir struct {
 	t    *tree
 	ino  uint64
 	kept atomic.Bool // in the index; set under index.mu
+	// asked: the kernel may remember that a name is absent here. Set before
+	// the Store is asked, with exact names only.
+	asked atomic.Bool
 }
 
 var _ interface {
@@ -109,6 +112,9 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fus
 	}
 	c := d.begin(ctx)
 	defer c.end()
+	if d.t.exact {
+		d.asked.Store(true)
+	}
 	e, err := d.find(c, name)
 	if errors.Is(err, cache.ErrNotExist) && d.gone(c) {
 		// A path through a folder that is gone: another one may be there now.

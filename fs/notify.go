@@ -265,7 +265,9 @@ func (t *tree) tell(ino uint64, w *news) {
 		waited := len(w.names) > 0
 		for _, a := range w.came {
 			have := d.GetChild(a.name)
-			if have == nil && !t.exact || have != nil && inoOf(have) == a.ino {
+			// go-fuse's tree is no proof of what the kernel has: move was
+			// faster, or the node is held open since before it went.
+			if !d.asked.Load() && (have == nil || inoOf(have) == a.ino) {
 				continue
 			}
 			t.told("name", d.NotifyEntry(a.name))
