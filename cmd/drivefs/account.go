@@ -27,15 +27,11 @@ type account struct {
 }
 
 // openAccount reads the token and makes a client; the network is not used.
-func openAccount(c *config.Config, log *slog.Logger) (*account, error) {
+// observe may be nil.
+func openAccount(c *config.Config, log *slog.Logger, observe func(drive.Try)) (*account, error) {
 	tokens, err := drive.OpenTokenFile(c.TokenFile, oauthConfig(c))
-	switch {
-	case errors.Is(err, drive.ErrAuth):
-		return nil, fail(exitLogin, "no token in %s: log in with drivefs login%s, or name a token with --token-file", c.TokenFile, profileFlag(c))
-	case errors.Is(err, drive.ErrTokenFile):
-		return nil, fail(exitUsage, "%w: repair it, or log in again with drivefs login%s", err, profileFlag(c))
-	case err != nil:
-		return nil, fail(exitUsage, "reading the token: %w", err)
+	if err != nil {
+		return nil, tokenError(c, err)
 	}
 	client, err := drive.New(drive.Options{
 		Endpoint:      c.Endpoint,
@@ -47,12 +43,24 @@ func openAccount(c *config.Config, log *slog.Logger) (*account, error) {
 		UploadLimit:   c.UploadLimit,
 		DownloadLimit: c.DownloadLimit,
 		Logger:        log,
+		Observe:       observe,
 	})
 	if err != nil {
 		tokens.Close()
 		return nil, fail(exitUsage, "--endpoint %s: %w", c.Endpoint, err)
 	}
 	return &account{tokens, client}, nil
+}
+
+// tokenError says what to do about a token file that is not one.
+func tokenError(c *config.Config, err error) error {
+	switch {
+	case errors.Is(err, drive.ErrAuth):
+		return fail(exitLogin, "no token in %s: log in with drivefs login%s, or name a token with --token-file", c.TokenFile, profileFlag(c))
+	case errors.Is(err, drive.ErrTokenFile):
+		return fail(exitUsage, "%w: repair it, or log in again with drivefs login%s", err, profileFlag(c))
+	}
+	return fail(exitUsage, "reading the token: %w", err)
 }
 
 func (a *account) close() {
@@ -170,7 +178,7 @@ func answer[In, Out any](ctx context.Context, p *program, c *config.Config, verb
 			return out, err
 		}
 	}
-	a, err := openAccount(c, p.verbLog(c))
+	a, err := openAccount(c, p.verbLog(c), nil)
 	if err != nil {
 		return out, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drivefs/drivefs/cache"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/drive"
 )
 
 // calls are the verbs a running mount answers.
@@ -142,6 +143,8 @@ func (m *mount) answerRefresh(ctx context.Context, _ none, _ control.Emit) (any,
 }
 
 func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any, error) {
+	m.account.tokens.Reload()
+	m.account.client.Wake()
 	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) })
 	if n := m.store.Pending().Pending; n > 0 && len(failed) == 0 && m.limits().Paused {
 		return nil, fail(exitPending, "uploads are paused with %s pending: drivefs limit --resume %s", count(n, "change"), m.mountpoint)
@@ -196,7 +199,22 @@ func (m *mount) answerAbout(ctx context.Context, req none, _ control.Emit) (any,
 	return a, remoteError(m.c, err)
 }
 
+// removed sees to it that what was removed a moment ago is in the drive's
+// trash: it settles for some seconds by itself.
+func (m *mount) removed(ctx context.Context) {
+	if m.store.Pending().Pending == 0 || m.account.client.State().Kind != drive.Online {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, removedLimit)
+	defer cancel()
+	m.drain(ctx, func(control.Progress) {}) // who asks for the trash does not ask for failures
+}
+
+// removedLimit is how long that may take: large files may be going up.
+const removedLimit = 3 * time.Second
+
 func (m *mount) answerTrash(ctx context.Context, req none, _ control.Emit) (any, error) {
+	m.removed(ctx)
 	list, err := askTrash(ctx, m.account.client, req)
 	return list, remoteError(m.c, err)
 }
@@ -205,7 +223,10 @@ func (m *mount) answerRestore(ctx context.Context, req control.RestoreRequest, _
 	if err := m.ready(ctx); err != nil {
 		return nil, err
 	}
-	t, n, err := restore(ctx, m.account.client, req.What)
+	if m.c.ReadOnly {
+		return nil, fail(exitFailed, "the mount on %s is read-only", m.mountpoint)
+	}
+	where, n, err := restore(ctx, m.account.client, req)
 	if err != nil {
 		return nil, remoteError(m.c, err)
 	}
@@ -216,7 +237,7 @@ func (m *mount) answerRestore(ctx context.Context, req control.RestoreRequest, _
 	if err := m.poller.Refresh(ctx); err != nil {
 		m.log.Warn("asking for changes after a restore", "err", err)
 	}
-	return t, m.server.Settle(ctx)
+	return where, m.server.Settle(ctx)
 }
 
 func (m *mount) answerCheck(ctx context.Context, req control.CheckRequest, emit control.Emit) (any, error) {

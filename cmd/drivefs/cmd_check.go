@@ -64,7 +64,7 @@ func checkUnmounted(ctx context.Context, p *program, c *config.Config, req contr
 		return r, fail(exitUsage, "%w", err)
 	}
 	defer func() { err = errors.Join(err, held.Release()) }()
-	a, err := openAccount(c, p.verbLog(c))
+	a, err := openAccount(c, p.verbLog(c), nil)
 	if err != nil {
 		return r, err
 	}

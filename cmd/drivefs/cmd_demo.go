@@ -125,11 +125,15 @@ func fillDemo(s *drivetest.Server) (err error) {
 
 func demoHints(program, mountpoint, endpoint, token string) string {
 	q := shellQuote(mountpoint)
+	something, err := os.Executable() // there is one on every machine
+	if err != nil {
+		something = "/etc/os-release"
+	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	for _, hint := range [][2]string{
 		{"xdg-open " + q, "pictures, music, a video to seek in"},
-		{"cp -r /usr/share/doc/bash " + q, "copy something in"},
+		{"cp " + shellQuote(something) + " " + q, "copy something in"},
 		{program + " status --watch " + q, "see it go up"},
 		{"rm " + q + "/Documents/Reading*", "goes to the drive's trash"},
 		{program + " trash list --profile demo", "where it can be found"},

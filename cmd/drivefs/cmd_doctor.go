@@ -5,26 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
-	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 )
 
 func newDoctor(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Is this machine ready? /dev/fuse, fusermount3, token, clock, network, disk",
+		Short: "Is this machine ready? /dev/fuse, fusermount3, token, clock, network, disk, journal",
 		Long: "Check in order what a mount needs, and say the remedy for what is missing. The exit code is that of\n" +
-			"the worst finding.",
+			"the worst finding. On the drive nothing is changed.",
 		Example: "  drivefs doctor",
 		Args:    takes(0),
 	}
@@ -33,30 +30,69 @@ func newDoctor(p *program) *cobra.Command {
 	})
 }
 
-// finding is what one check found: what is well, or an error that says what
-// to do, with its exit code.
+// finding is what one check found: what is well, what could be better (note),
+// or an error that says what to do, with its exit code. All empty = nothing to
+// say.
 type finding struct {
-	about, well string
-	err         error
+	about, well, note string
+	err               error
+}
+
+// checks are in the order a mount needs what they look at.
+var checks = []func(context.Context, *program, *config.Config) []finding{
+	one(checkKernel), one(checkFuse), one(checkHelper), one(checkAllowOther),
+	one(checkConfig), one(checkToken), one(checkClock), checkNetwork, checkAccount,
+	one(checkDisk), one(checkDeadMounts), one(checkState), checkJournal,
+}
+
+func one(check func(context.Context, *program, *config.Config) finding) func(context.Context, *program, *config.Config) []finding {
+	return func(ctx context.Context, p *program, c *config.Config) []finding { return []finding{check(ctx, p, c)} }
 }
 
 func runDoctor(ctx context.Context, p *program, c *config.Config) error {
 	var worst error
-	for _, check := range []func(context.Context, *program, *config.Config) finding{
-		checkFuse, checkHelper, checkAllowOther, checkDeadMounts, checkState, checkDisk, checkClock, checkAccount,
-	} {
-		f := check(ctx, p, c)
-		switch {
-		case f.err != nil:
-			fmt.Fprintf(p.stdout, "FAIL  %-14s %s\n", f.about, message(f.err))
-			if worst == nil || exitCode(f.err) > exitCode(worst) {
-				worst = fail(exitCode(f.err), "%s: %w", f.about, f.err)
+	for _, check := range checks {
+		for _, f := range check(ctx, p, c) {
+			switch {
+			case f.err != nil:
+				fmt.Fprintf(p.stdout, "FAIL  %-12s %s\n", f.about, message(f.err))
+				if worst == nil || gravity(f.err) > gravity(worst) {
+					worst = fail(exitCode(f.err), "%s: %w", f.about, f.err)
+				}
+			case f.note != "":
+				fmt.Fprintf(p.stdout, "note  %-12s %s\n", f.about, f.note)
+			case f.well != "":
+				fmt.Fprintf(p.stdout, "ok    %-12s %s\n", f.about, f.well)
 			}
-		case f.well != "":
-			fmt.Fprintf(p.stdout, "ok    %-14s %s\n", f.about, f.well)
 		}
 	}
 	return worst
+}
+
+// gravity orders findings: what keeps a mount from beginning is worse than
+// uploads that are left.
+func gravity(err error) int {
+	if code := exitCode(err); code != exitPending {
+		return code
+	}
+	return exitDone
+}
+
+// leastKernel is the first that lets ordinary users mount without a bug that
+// matters here: readdirplus, large writes, and notifications that do not hang.
+const leastKernel = 5
+
+func checkKernel(context.Context, *program, *config.Config) finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return finding{about: "kernel", err: err}
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	var major int
+	if _, err := fmt.Sscanf(release, "%d.", &major); err == nil && major < leastKernel {
+		return finding{about: "kernel", note: fmt.Sprintf("Linux %s is older than what drivefs is tested with (%d.0)", release, leastKernel)}
+	}
+	return finding{about: "kernel", well: "Linux " + release}
 }
 
 func checkFuse(context.Context, *program, *config.Config) finding {
@@ -69,7 +105,7 @@ func checkFuse(context.Context, *program, *config.Config) finding {
 	case err == nil:
 		err = f.Close()
 	}
-	return finding{"/dev/fuse", "usable", err}
+	return finding{about: "/dev/fuse", well: "usable", err: err}
 }
 
 func checkHelper(context.Context, *program, *config.Config) finding {
@@ -80,7 +116,7 @@ func checkHelper(context.Context, *program, *config.Config) finding {
 	if err != nil {
 		err = fail(exitFailed, "not found: apt-get install fuse3")
 	}
-	return finding{"fusermount3", path, err}
+	return finding{about: "fusermount3", well: path, err: err}
 }
 
 func checkAllowOther(_ context.Context, _ *program, c *config.Config) finding {
@@ -88,13 +124,13 @@ func checkAllowOther(_ context.Context, _ *program, c *config.Config) finding {
 	if !c.AllowOther && !c.AllowRoot || os.Geteuid() == 0 {
 		return finding{about: "sharing"}
 	}
-	text, err := os.ReadFile(file)
+	text, _ := os.ReadFile(file) // what is not there permits nothing
 	for line := range bytes.Lines(text) {
 		if string(bytes.TrimSpace(line)) == "user_allow_other" {
 			return finding{about: "sharing", well: file + " permits it"}
 		}
 	}
-	return finding{"sharing", "", fail(exitUsage, "--allow-other and --allow-root need the line user_allow_other in %s: add it as root (%w)", file, err)}
+	return finding{about: "sharing", err: fail(exitUsage, "--allow-other and --allow-root need the line user_allow_other in %s: add it as root", file)}
 }
 
 func checkDeadMounts(ctx context.Context, _ *program, _ *config.Config) finding {
@@ -104,22 +140,7 @@ func checkDeadMounts(ctx context.Context, _ *program, _ *config.Config) finding 
 			err = &deadError{m.Mountpoint}
 		}
 	}
-	return finding{"dead mounts", "none", err}
-}
-
-func checkState(_ context.Context, _ *program, c *config.Config) finding {
-	well := c.StateDir + ", not mounted"
-	if h, held := lock.Find(c.StateDir); held {
-		well = fmt.Sprintf("%s, mounted on %s (process %d)", c.StateDir, h.Mountpoint, h.PID)
-	}
-	st, err := os.Stat(c.StateDir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return finding{"state", c.StateDir + ", made by the first mount", nil}
-	case err == nil && st.Mode().Perm()&0o077 != 0:
-		err = fail(exitFailed, "%s is open to others: chmod 700 %s", c.StateDir, shellQuote(c.StateDir))
-	}
-	return finding{"state", well, err}
+	return finding{about: "dead mounts", well: "none", err: err}
 }
 
 // leastFree is what edits and the journal need to breathe.
@@ -132,13 +153,13 @@ func checkDisk(_ context.Context, _ *program, c *config.Config) finding {
 	}{{"--state-dir", c.StateDir, leastFree}, {"--cache-dir", c.CacheDir, c.CacheDisk}} {
 		var st unix.Statfs_t
 		if err := unix.Statfs(existing(d.path), &st); err != nil {
-			return finding{"disk", "", fmt.Errorf("%s: %w", d.path, err)}
+			return finding{about: "disk", err: fmt.Errorf("%s: %w", d.path, err)}
 		}
 		if free := int64(st.Bavail) * st.Bsize; free < d.need {
-			return finding{"disk", "", fail(exitFailed, "%s %s has %s free and may need %s: make room, choose another directory, or lower --cache-disk", d.flag, d.path, size(free), size(d.need))}
+			return finding{about: "disk", err: fail(exitFailed, "%s %s has %s free and may need %s: make room, choose another directory, or lower --cache-disk", d.flag, d.path, size(free), size(d.need))}
 		}
 	}
-	return finding{"disk", fmt.Sprintf("room for %s of cache", size(c.CacheDisk)), nil}
+	return finding{about: "disk", well: fmt.Sprintf("room for %s of cache", size(c.CacheDisk))}
 }
 
 // existing is path, or the nearest directory above it that there is.
@@ -147,61 +168,4 @@ func existing(path string) string {
 		path = filepath.Dir(path)
 	}
 	return path
-}
-
-// mostSkew of the clock; beyond it tokens look expired, or too young.
-const mostSkew = 2 * time.Minute
-
-func checkClock(ctx context.Context, _ *program, c *config.Config) finding {
-	f := finding{about: "clock"}
-	ctx, cancel := context.WithTimeout(ctx, direct)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, c.Endpoint, nil)
-	if err != nil {
-		f.err = err
-		return f
-	}
-	began := time.Now()
-	stay := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := stay.Do(req)
-	if err != nil {
-		f.about = "network"
-		f.err = fail(exitUnreachable, "%s cannot be reached: check the network and --endpoint: %w", c.Endpoint, err)
-		return f
-	}
-	resp.Body.Close()
-	took := time.Since(began)
-	theirs, err := http.ParseTime(resp.Header.Get("Date"))
-	if err != nil {
-		return f // it does not say
-	}
-	if skew := time.Since(theirs).Abs(); skew > mostSkew {
-		f.err = fail(exitFailed, "this machine's clock is %v off: switch time synchronisation on", skew.Round(time.Second))
-		return f
-	}
-	f.well = fmt.Sprintf("right; %s answers in %v", c.Endpoint, took.Round(time.Millisecond))
-	return f
-}
-
-func checkAccount(ctx context.Context, p *program, c *config.Config) finding {
-	f := finding{about: "account"}
-	a, err := openAccount(c, p.verbLog(c))
-	if err != nil {
-		f.err = err
-		return f
-	}
-	defer a.close()
-	if st, err := os.Stat(c.TokenFile); err == nil && st.Mode().Perm()&0o077 != 0 {
-		f.err = fail(exitFailed, "%s is open to others: chmod 600 %s", c.TokenFile, shellQuote(c.TokenFile))
-		return f
-	}
-	ctx, cancel := context.WithTimeout(ctx, direct)
-	defer cancel()
-	about, err := askAbout(ctx, a.client, none{})
-	if err != nil {
-		f.err = remoteError(c, err)
-		return f
-	}
-	f.well = fmt.Sprintf("%s, %s free", about.Status, size(about.Quota.Available))
-	return f
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -16,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,14 +66,19 @@ func runLogin(ctx context.Context, p *program, c *config.Config, noBrowser bool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, direct)
 	defer cancel()
+	clock := &dated{next: http.DefaultTransport}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: clock})
 	token, err := conf.Exchange(ctx, code, oauth2.VerifierOption(verifier))
 	if err != nil {
-		return exchangeError(conf, err)
+		return exchangeError(conf, err, clock.problem())
 	}
 	if err := writeToken(c.TokenFile, token); err != nil {
 		return fmt.Errorf("keeping the token: %w", err)
 	}
 	fmt.Fprintf(p.stdout, "logged in; the token is in %s\n", c.TokenFile)
+	if problem := clock.problem(); problem != "" {
+		fmt.Fprintf(p.stderr, "%s; until then tokens may look too old or too young\n", problem)
+	}
 	if c.Source["client-id"] == "flag" {
 		fmt.Fprintf(p.stdout, "mounts need the client too, to renew the token: put client-id and client-secret under [%s] in %s\n", c.Profile, c.File)
 	}
@@ -103,32 +106,21 @@ func answerCode(q url.Values, state string) (string, error) {
 	return q.Get("code"), nil
 }
 
-// mostAnswer bounds a pasted address.
-const mostAnswer = 16 << 10
-
 func readAnswer(ctx context.Context, r io.Reader, state string) (string, error) {
-	type line struct {
-		text string
-		err  error
-	}
-	got := make(chan line, 1)
-	go func() { // a terminal's read ends with the process at the latest
-		text, err := bufio.NewReader(io.LimitReader(r, mostAnswer)).ReadString('\n')
-		got <- line{strings.TrimSpace(text), err}
-	}()
-	select {
-	case <-ctx.Done():
+	text, err := readLine(ctx, r)
+	switch {
+	case ctx.Err() != nil:
 		return "", ctx.Err()
-	case l := <-got:
-		if l.text == "" {
-			return "", fail(exitLogin, "nothing was pasted")
-		}
-		u, err := url.Parse(l.text)
-		if err != nil {
-			return "", fail(exitLogin, "that is no address: paste the whole address the browser ended at")
-		}
-		return answerCode(u.Query(), state)
+	case text == "":
+		return "", fail(exitLogin, "nothing was pasted")
+	case err != nil:
+		return "", fail(exitFailed, "reading the answer: %w", err)
 	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", fail(exitLogin, "that is no address: paste the whole address the browser ended at")
+	}
+	return answerCode(u.Query(), state)
 }
 
 // listenForAnswer opens the browser and takes one answer on loopback.
@@ -190,9 +182,13 @@ func listenForAnswer(ctx context.Context, p *program, redirect, address, state s
 	}
 }
 
-// exchangeError says what to do about a refused code. API document §2.3.
-func exchangeError(conf *oauth2.Config, err error) error {
+// exchangeError says what to do about a refused code. API document §2.3. clock
+// is what is wrong with this machine's, "" = nothing.
+func exchangeError(conf *oauth2.Config, err error, clock string) error {
 	var refused *oauth2.RetrieveError
+	if untimely(err) {
+		return fail(exitFailed, "the certificate of %s is not valid at the time it is here, %s: is this machine's clock right? %w", conf.Endpoint.TokenURL, time.Now().Format(time.DateTime), err)
+	}
 	if !errors.As(err, &refused) {
 		return fail(exitUnreachable, "%s cannot be reached: check the network and --token-url: %w", conf.Endpoint.TokenURL, err)
 	}
@@ -200,7 +196,10 @@ func exchangeError(conf *oauth2.Config, err error) error {
 	case "invalid_client", "unauthorized_client":
 		return fail(exitLogin, "%s does not accept this client: check --client-id and --client-secret", conf.Endpoint.TokenURL)
 	case "invalid_grant":
-		return fail(exitLogin, "the code was used already or is too old: start again, and check this machine's clock")
+		if clock != "" {
+			return fail(exitLogin, "the code was refused, and %s; then log in again", clock)
+		}
+		return fail(exitLogin, "the code was used already or is too old: log in again")
 	case "":
 		return fail(exitUnreachable, "%s does not answer like a token endpoint: check --token-url", conf.Endpoint.TokenURL)
 	}

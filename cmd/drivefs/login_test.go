@@ -34,19 +34,21 @@ func consent(t *testing.T, address, decision string) string {
 	return resp.Header.Get("Location")
 }
 
+// address is where a login sends the browser.
+func address(p *process) string {
+	p.w.t.Helper()
+	for {
+		if l := strings.TrimSpace(p.line()); strings.HasPrefix(l, "http") {
+			return l
+		}
+	}
+}
+
 func TestLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, drivetest.Options{})
 	if err := os.Remove(w.token()); err != nil {
 		t.Fatal(err)
-	}
-	address := func(p *process) string {
-		t.Helper()
-		for {
-			if l := strings.TrimSpace(p.line()); strings.HasPrefix(l, "http") {
-				return l
-			}
-		}
 	}
 	t.Run("pasted", func(t *testing.T) {
 		in, out, err := os.Pipe()

@@ -32,6 +32,9 @@ func (p *program) main(ctx context.Context, args []string) int {
 			return p.report(err)
 		}
 	}
+	if len(args) > 2 && args[1] == "trash" {
+		args = idsLast(args)
+	}
 	root.SetArgs(args[1:])
 	return p.report(root.ExecuteContext(ctx))
 }

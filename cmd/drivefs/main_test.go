@@ -30,6 +30,9 @@ const asProgram = "_TEST_AS_DRIVEFS"
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		firstMount = 3 * time.Second
+		if path := os.Getenv(asleepFile); path != "" {
+			asleep = asleepByFile(path)
+		}
 		main()
 	}
 	if code, again := integration.Isolate(); again {
@@ -39,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 // limit is how long anything may take before a test gives up on it.
-const limit = 60 * time.Second
+const limit = 4 * time.Minute
 
 // world is a home directory, a drive, and a place to mount it.
 type world struct {

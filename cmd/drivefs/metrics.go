@@ -13,7 +13,7 @@ import (
 )
 
 // metrics reads a mount's status at each scrape; nothing is counted twice.
-// How long calls take is the one thing nobody else keeps: see [tries].
+// What nobody else keeps is in [observations].
 type metrics struct{ m *mount }
 
 func describeMetric(name, help string, labels ...string) *prometheus.Desc {
@@ -102,7 +102,7 @@ func truth(b bool) float64 {
 // serveMetrics answers /metrics on --metrics until end is called.
 func serveMetrics(m *mount) (end func(), err error) {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(metrics{m}, m.tries.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(metrics{m}, m.observed.tries, m.observed.asked, m.observed.answered, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ln, err := net.Listen("tcp", m.c.Metrics)
 	if err != nil {
 		return nil, fail(exitUsage, "--metrics: %w", err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -459,6 +460,76 @@ func TestOrdinaryUser(t *testing.T) {
 	if _, stderr, code := as("unmount", w.mountpoint); code != 0 || w.mounted() {
 		t.Errorf("exit code %d, mounted %v: %s", code, w.mounted(), stderr)
 	}
+}
+
+// What root has mounted for everybody is root's alone to command.
+func TestControlIsForItsOwner(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can be two users")
+	}
+	w := newWorld(t, drivetest.Options{})
+	w.mount("--allow-other", "--umask=022")
+	for _, dir := range []string{filepath.Dir(w.home), w.home} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(w.file("seen"), []byte("by all"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	path, err := socketOf(t.Context(), w.mountpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The directory of the socket is closed, and so is the socket.
+	for _, open := range []bool{false, true} {
+		if open {
+			for dir := filepath.Dir(path); dir != w.home; dir = filepath.Dir(dir) {
+				if err := os.Chmod(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := asNobody(func() error { _, err := os.ReadFile(w.file("seen")); return err }); err != nil {
+			t.Errorf("an ordinary user reads what is for all: %v", err)
+		}
+		if err := asNobody(func() error { return connect(path) }); !errors.Is(err, unix.EACCES) {
+			t.Errorf("an ordinary user at root's control socket: %v, want EACCES", err)
+		}
+	}
+	if err := connect(path); err != nil {
+		t.Errorf("root: %v", err)
+	}
+	w.must("unmount", w.mountpoint)
+}
+
+// asNobody runs fn on a thread whose access to files is that of an ordinary
+// user, and which ends with it.
+func asNobody(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		if err := unix.Setfsgid(65534); err != nil {
+			done <- err
+			return
+		}
+		if err := unix.Setfsuid(65534); err != nil {
+			done <- err
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
+
+func connect(path string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 }
 
 func TestServe(t *testing.T) {

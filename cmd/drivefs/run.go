@@ -48,7 +48,7 @@ type mount struct {
 	draining   atomic.Bool
 	lazy       atomic.Bool      // unmounted lazily: what is open in it may stay open
 	asks       chan *unmountAsk // from the control socket to live
-	tries      *tries           // nil without --metrics
+	observed   *observations    // nil without --metrics
 	beats      chan none        // from whoever wants to know that live runs
 	limited    limits
 }
@@ -88,12 +88,13 @@ func mountDrive(ctx context.Context, p *program, c *config.Config, mountpoint st
 	m := &mount{c: c, log: log, mountpoint: mountpoint, began: time.Now(), lockPath: lock.Path(c.StateDir),
 		mounted: make(chan struct{}), ended: make(chan struct{}), asks: make(chan *unmountAsk), beats: make(chan none)}
 	m.limited.now = control.Limits{Upload: c.UploadLimit, Download: c.DownloadLimit}
-	callLog := log
+	var observeTry func(drive.Try)
+	var observeOperation func(fs.Operation)
 	if c.Metrics != "" {
-		m.tries = newTries(log.Handler())
-		callLog = slog.New(m.tries)
+		m.observed = newObservations()
+		observeTry, observeOperation = m.observed.try, m.observed.operation
 	}
-	if m.account, err = openAccount(c, callLog); err != nil {
+	if m.account, err = openAccount(c, log, observeTry); err != nil {
 		return err
 	}
 	defer m.account.close()
@@ -139,7 +140,7 @@ func mountDrive(ctx context.Context, p *program, c *config.Config, mountpoint st
 		Store: m.store, Mountpoint: mountpoint, FsName: c.Profile,
 		UID: c.UID, GID: c.GID, Umask: c.Umask,
 		AllowOther: c.AllowOther, AllowRoot: c.AllowRoot, ReadOnly: c.ReadOnly,
-		Xattrs: c.Xattrs, NamesExact: c.NamesExact, Logger: log,
+		Xattrs: c.Xattrs, NamesExact: c.NamesExact, Logger: log, Observe: observeOperation,
 	})
 	if err != nil {
 		return mountError(mountpoint, err)
@@ -148,6 +149,7 @@ func mountDrive(ctx context.Context, p *program, c *config.Config, mountpoint st
 	// Both send the kernel what changes, so they begin when it listens.
 	work.Go(func() error { return m.store.Run(background) })
 	work.Go(func() error { return m.poller.Run(background) })
+	work.Go(func() error { return newHealer(m).run(background) })
 	if at, ok, merr := mounts.At(mountpoint); merr == nil && ok {
 		m.minor = at.Minor
 	}

@@ -148,9 +148,10 @@ type RenameRequest struct {
 	NewName string `json:"new_name"`
 }
 
-// RestoreRequest is a path in the drive as it was, or a node's id.
+// RestoreRequest is a node's id. The answer is the path it is restored to.
 type RestoreRequest struct {
-	What string `json:"what"`
+	ID string `json:"id"`
+	As string `json:"as"` // the name to have then, "" = the one it had
 }
 
 // CheckRequest asks for mending too.
