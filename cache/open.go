@@ -417,7 +417,11 @@ func (f *file) wish(st *journal.DraftState) error {
 
 // settleLater gives a wish its settling time and a clean slate of failures.
 func (s *Store) settleLater(e *journal.Entry) {
-	e.Due = time.Now().Add(s.o.UploadDelay)
+	delay := s.o.UploadDelay
+	if e.NodeID == "" && !e.Folder && !e.Removed && temporary(e.Place.Shown) {
+		delay = max(delay, temporaryDelay)
+	}
+	e.Due = time.Now().Add(delay)
 	e.Failed, e.Attempts, e.RetryAt = "", 0, time.Time{}
 }
 

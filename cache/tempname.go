@@ -1,6 +1,14 @@
 package cache
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
+
+// temporaryDelay is how long a new file with a temporary name settles: an
+// editor's lock or swap file lives as long as somebody edits, and sent to the
+// drive it would end in the trash there.
+const temporaryDelay = 10 * time.Minute
 
 // temporary tells whether a name looks like one that a program gives a file
 // while it is not done with it: such names settle before the drive hears of
@@ -16,10 +24,29 @@ func temporary(name string) bool {
 		return true
 	}
 	// rsync, and many others: .NAME.XXXXXX
-	if strings.HasPrefix(name, ".") {
-		if i := strings.LastIndexByte(name, '.'); i > 1 && len(name)-i-1 == 6 {
-			return true
+	if stem, random, ok := cutLast(name, '.'); ok && len(stem) > 1 && stem[0] == '.' && len(random) == 6 {
+		return true
+	}
+	// Qt's QSaveFile: NAME.EXT.XXXXXX, of letters.
+	if stem, random, ok := cutLast(name, '.'); ok && len(random) == 6 && strings.Contains(stem, ".") {
+		upper, lower := 0, 0
+		for _, r := range random {
+			switch {
+			case 'A' <= r && r <= 'Z':
+				upper++
+			case 'a' <= r && r <= 'z':
+				lower++
+			}
 		}
+		return upper+lower == 6 && upper > 1 && lower > 0 // no word
 	}
 	return false
+}
+
+// cutLast is strings.Cut at the last sep.
+func cutLast(s string, sep byte) (before, after string, found bool) {
+	if i := strings.LastIndexByte(s, sep); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
 }
