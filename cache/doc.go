@@ -28,6 +28,8 @@
 //   - An inode number never means another object; the drive's id is an
 //     attribute that may come later, and may move to another inode (an
 //     editor's save, a conflict copy).
+//   - A wish finds its node and its folders without the mirror: the journal
+//     keeps their ids beside the inode numbers (identity.go).
 //   - What is sent while a file is open (Settler.Stream: new files only, in
 //     order, with a name that looks final) takes effect only after its close.
 //   - Gen of an inode grows when its content was changed by someone else, and

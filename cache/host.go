@@ -190,6 +190,9 @@ func (h host) Done(ino, rev uint64) (bool, error) {
 		es = []Effect{{Ino: ino, Old: ds, New: ds, Content: true, Attr: true}}
 	}
 	s.view.Unlock()
+	if still && after.folder && after.id != "" && s.journal.HasChildren(ino) {
+		s.noteFolder(ino, after.id)
+	}
 	s.emit(es)
 	return true, err
 }

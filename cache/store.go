@@ -287,12 +287,9 @@ func (s *Store) layWishes() error {
 			if err := s.unbind(rec.ID); err != nil {
 				return err
 			}
-		case e.NodeID != "":
-			if have, ok := s.mirror.Ino(e.NodeID); ok && have != ino {
-				if _, err := s.mirror.Rebind(e.NodeID, ino); err != nil {
-					return err
-				}
-			}
+		}
+		if err := s.bindWish(e); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -464,6 +464,10 @@ func (s *Store) putLocked(es ...*journal.Entry) error {
 		if err := s.rememberPathLocked(e); err != nil {
 			return err
 		}
+		var err error
+		if e.Folders, err = s.foldersLocked(e); err != nil {
+			return err
+		}
 		s.noteSentLocked(e)
 		if _, pinned := s.gens[e.Ino]; pinned {
 			continue

@@ -57,6 +57,7 @@ const (
 	fAttempts
 	fRetryAt
 	fSynced // the content that is on the disk, when it is not the entry's
+	fFolder
 )
 
 const (
@@ -141,6 +142,9 @@ func appendEntry(b []byte, e *Entry) []byte {
 	}
 	for _, p := range e.Place.Parents {
 		b = putUint(b, fParent, p)
+	}
+	for _, d := range e.Folders {
+		b = putBytes(b, fFolder, putString(putUint(nil, 1, d.Ino), 2, d.ID))
 	}
 	b = putString(b, fName, e.Place.Name)
 	b = putString(b, fShown, e.Place.Shown)
@@ -318,6 +322,8 @@ func decodeEntry(b []byte) (e *Entry, synced *DraftState, ok bool) {
 			e.Base = decodeBase(f.s, &ok)
 		case fParent:
 			e.Place.Parents = append(e.Place.Parents, f.v)
+		case fFolder:
+			e.Folders = append(e.Folders, decodeFolder(f.s, &ok))
 		case fName:
 			e.Place.Name = string(f.s)
 		case fShown:
@@ -357,6 +363,20 @@ func decodeEntry(b []byte) (e *Entry, synced *DraftState, ok bool) {
 		}
 	}
 	return e, synced, ok && !f.bad
+}
+
+func decodeFolder(b []byte, ok *bool) (d FolderID) {
+	f := fields{b: b}
+	for f.next() {
+		switch f.num {
+		case 1:
+			d.Ino = f.v
+		case 2:
+			d.ID = string(f.s)
+		}
+	}
+	*ok = *ok && !f.bad
+	return d
 }
 
 func decodeBase(b []byte, ok *bool) *Base {

@@ -22,6 +22,10 @@ type Entry struct {
 	NodeID string
 	Base   *Base
 
+	// Folders are nodes that the inode numbers in Place stand for, as far as
+	// somebody knew. Numbers that Place does not name (any more) are no harm.
+	Folders []FolderID
+
 	// What should be. Removed wins over everything else: the node belongs in
 	// the drive's trash, and an inode without a node just ends.
 	Place   Place
@@ -96,6 +100,12 @@ type Place struct {
 	Shown   string   // as the mount shows it
 }
 
+// FolderID says which node an inode number stands for.
+type FolderID struct {
+	Ino uint64
+	ID  string
+}
+
 // DraftState is the part of a Draft that must survive a crash: which bytes of
 // its sparse file are ours, and whose bytes fill the rest.
 type DraftState struct {
@@ -136,6 +146,7 @@ func (e *Entry) Clone() *Entry {
 		c.Base = &b
 	}
 	c.Place.Parents = slices.Clone(e.Place.Parents)
+	c.Folders = slices.Clone(e.Folders)
 	if e.Draft != nil {
 		d := *e.Draft
 		d.Local = slices.Clone(d.Local)

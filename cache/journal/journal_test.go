@@ -119,6 +119,7 @@ func full(ino uint64) *Entry {
 		Ino: ino, NodeID: fmt.Sprint("node", ino),
 		Base:    &Base{Parents: []string{"p1", "p2"}, Name: "Ä", Version: 7, ETag: "tag", Content: 3, Size: 1 << 40, MD5: "0123"},
 		Place:   Place{Parents: []uint64{1, 9}, Name: "a/b", Shown: fmt.Sprint("a／b", ino)},
+		Folders: []FolderID{{9, "Nine"}, {11, "Eleven"}},
 		Removed: false,
 		Draft: &DraftState{Gen: 5, Size: 1 << 33, Local: []Extent{{0, 10}, {20, 1 << 32}}, Limit: 1 << 33,
 			BaseID: "node", BaseGen: 3, BaseLen: 1 << 40, BaseMD5: "0123"},
