@@ -56,7 +56,8 @@ func runLogin(ctx context.Context, p *program, c *config.Config, noBrowser bool)
 	var code string
 	var err error
 	if noBrowser {
-		fmt.Fprintf(p.stdout, "Open this address in any browser:\n\n  %s\n\nThen paste the address it ends at (the page itself may fail to load): ", address)
+		fmt.Fprintf(p.stdout, "Open this address in any browser:\n\n  %s\n\n%s\n"+
+			"Then paste the address it ends at (the page itself may fail to load): ", address, unregistered(conf.RedirectURL))
 		code, err = readAnswer(ctx, p.stdin, state)
 	} else {
 		code, err = listenForAnswer(ctx, p, conf.RedirectURL, address, state)
@@ -88,6 +89,12 @@ func runLogin(ctx context.Context, p *program, c *config.Config, noBrowser bool)
 		}
 	}
 	return nil
+}
+
+// unregistered says what to do about the one refusal that Amazon shows in the
+// browser only. API document §2.2.
+func unregistered(redirect string) string {
+	return "Should the page refuse the return address: add " + redirect + " to the Allowed Return URLs of your security profile."
 }
 
 // answerCode takes the code out of what the browser was sent to. State proves
@@ -168,7 +175,7 @@ func listenForAnswer(ctx context.Context, p *program, redirect, address, state s
 		}
 		<-served
 	}()
-	fmt.Fprintf(p.stdout, "Opening the browser. If none appears, open this address on this machine:\n\n  %s\n\n", address)
+	fmt.Fprintf(p.stdout, "Opening the browser. If none appears, open this address on this machine:\n\n  %s\n\n%s\n", address, unregistered(redirect))
 	if browser := exec.Command("xdg-open", address); browser.Start() == nil {
 		_ = browser.Process.Release() // it is the user's
 	} else {

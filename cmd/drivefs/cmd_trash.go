@@ -131,7 +131,7 @@ func runTrashRestore(ctx context.Context, p *program, c *config.Config, what, as
 	case len(found) == 0 && byPattern:
 		return fail(exitFailed, "nothing in the trash matches %s: see drivefs trash list", what)
 	case len(found) == 0:
-		return fail(exitFailed, "%s: no such thing in the trash: see drivefs trash list; what lay in a trashed folder comes back with that folder", what)
+		return fail(exitFailed, "%s: no such thing in the trash%s: see drivefs trash list; what lay in a trashed folder comes back with that folder", what, namesakes(list, what))
 	case as != "" && byPattern && len(found) > 1:
 		return fail(exitUsage, "--as: %s matches %s: name one", what, count(len(found), "thing"))
 	}
@@ -152,6 +152,20 @@ func runTrashRestore(ctx context.Context, p *program, c *config.Config, what, as
 		return fail(exitCode(failed[0]), "%d of %s stay in the trash: %w", len(failed), count(len(found), "thing"), errors.Join(failed...))
 	}
 	return errors.Join(failed...)
+}
+
+// namesakes tells what of the name of what is in the trash, "" for nothing.
+func namesakes(list []trashed, what string) string {
+	var at []string
+	for _, t := range list {
+		if drive.Fold(path.Base(t.Path)) == drive.Fold(path.Base(what)) {
+			at = append(at, t.Path)
+		}
+	}
+	if len(at) == 0 {
+		return ""
+	}
+	return ", but " + strings.Join(at[:min(len(at), 5)], ", ")
 }
 
 // restoreOne puts t back. Where its name is taken, a person may give another.

@@ -122,6 +122,11 @@ func TestTrashConflicts(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	oneLine(t, stderr, "/d/a.txt", "taken", "stays in the trash", "--as NAME")
+	_, stderr, code = w.run("trash", "restore", "b.txt")
+	if code != 1 {
+		t.Errorf("without its folder: exit code %d", code)
+	}
+	oneLine(t, stderr, "b.txt: no such thing in the trash, but /d/b.txt")
 	out, stderr, code := w.run("trash", "restore", "/d/*")
 	if code != 1 || out != "restored /d/b.txt\n" {
 		t.Errorf("exit code %d: %s", code, out)
