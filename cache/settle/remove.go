@@ -349,6 +349,12 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		case !ok || !c.Removed || t.changedSince(c, n):
 			doubtful = append(doubtful, n)
 			continue
+		case c.Base.Doubted():
+			// It is on its way here; what must leave it first is known after.
+			w.mu.Lock()
+			w.on = c.Ino
+			w.mu.Unlock()
+			continue
 		case c.Folder:
 			folders = append(folders, c)
 		}
@@ -368,9 +374,13 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		if !now.Live() || !slices.Contains(now.Parents, f.NodeID) {
 			continue
 		}
+		// In this order: an entry has the one until it has the other.
+		maker := t.making(f.NodeID, now)
 		c, ok := t.s.j.ByNode(n.ID)
 		w.mu.Lock()
 		switch {
+		case !ok && maker != 0:
+			w.on = maker
 		case ok && !c.Removed && t.willLeave(c, f.NodeID, c.Place.Name):
 			w.on = c.Ino
 		case ok && c.Removed && !t.changedSince(c, now):
@@ -388,6 +398,22 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		w.mu.Unlock()
 	}
 	return folders, nil
+}
+
+// making is the inode for which a call that is on its way may have made the
+// node n in parent, 0 = none.
+func (t *task) making(parent string, n drive.Node) (maker uint64) {
+	for _, ino := range t.s.j.Inos() {
+		t.s.j.Peek(ino, func(e *journal.Entry) {
+			if e.NodeID == "" && e.Sent != nil && e.Sent.ParentID == parent && drive.Fold(e.Sent.Name) == drive.Fold(n.Name) {
+				maker = ino
+			}
+		})
+		if maker != 0 {
+			break
+		}
+	}
+	return maker
 }
 
 // judge says whether the folder cannot be trashed. What holds something else

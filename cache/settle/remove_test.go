@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
@@ -218,5 +219,81 @@ func TestRenameOfGone(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		w.wantTree(map[string]string{})
+	})
+}
+
+// A folder was moved into one that is removed, something was made in it, and
+// all of it was removed, faster than the service answers: what the calls under
+// way have made is not somebody else's, and nothing comes back for it.
+func TestListingMeetsCallsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.mkdir("top")
+		w.mkdir("top/in")
+		w.mkdir("moved")
+		w.flush()
+		w.stop()
+		w.stop = nil
+		top, err := w.other.Lookup("top")
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := w.other.Lookup("top/in")
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved, err := w.other.Lookup("moved")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// On the drive already; their answers are on the way.
+		if _, err := w.other.Move(moved.ID, w.other.Root(), top.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.other.Mkdir(in.ID, "made"); err != nil {
+			t.Fatal(err)
+		}
+		e := func(ino uint64, n drivetest.Node, change func(e *journal.Entry)) *journal.Entry {
+			e := &journal.Entry{
+				Ino: ino, Folder: true, NodeID: n.ID, Removed: true, Since: time.Now(),
+				Place: journal.Place{Name: n.Name, Shown: n.Name},
+				Base:  &journal.Base{Name: n.Name, Parents: n.Parents, Version: n.Version, ETag: n.ETag},
+			}
+			if change != nil {
+				change(e)
+			}
+			if err := w.j.Put(e); err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+		const first = 1000
+		e(first+1, in, nil)
+		doubted := e(first+2, moved, func(e *journal.Entry) { e.Base.Doubt() })
+		made := e(first+3, drivetest.Node{Name: "made"}, func(e *journal.Entry) {
+			e.Base, e.LocalID = nil, "local"
+			e.Sent = &journal.Sent{ParentID: in.ID, Name: "MADE", At: time.Now(), Deadline: time.Now().Add(time.Minute)}
+		})
+		of := e(first, top, nil)
+		task := &task{s: w.s, ino: of.Ino, ctx: w.ctx()}
+		for _, arrived := range []bool{false, true} {
+			found := &walk{seen: map[uint64]found{}, strange: map[uint64]bool{}}
+			if err := task.list(of, found); err != nil {
+				t.Fatal(err)
+			}
+			if len(found.strange) > 0 || found.on != doubted.Ino && found.on != made.Ino {
+				t.Errorf("strange in %v (%+v), wait for %d", found.strange, found.unseen, found.on)
+			}
+			if _, ok := found.seen[doubted.Ino]; ok != arrived {
+				t.Errorf("what is on its way counts as inside: %v", ok)
+			}
+			if ino := task.making(in.ID, drive.Node{Name: "made"}); ino != made.Ino {
+				t.Errorf("made by %d, want %d", ino, made.Ino)
+			}
+			doubted.Base.ETag = moved.ETag // the move has been answered
+			if err := w.j.Put(doubted); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
