@@ -38,8 +38,6 @@ var names = []string{
 	strings.Repeat("Ⱥ", 100), strings.Repeat("ⱥ", 100),
 }
 
-func (w *world) node(id string) *drive.Node { return w.now[id] }
-
 func (w *world) pick() *drive.Node {
 	if len(w.ids) == 0 {
 		return nil

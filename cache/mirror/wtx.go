@@ -8,6 +8,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Dentry is one place in which a node is shown.
@@ -101,7 +102,7 @@ func (m *Mirror) commitLocked(f *file, from *liveView, jobs ...*job) error {
 		}
 		defer func() {
 			// Does nothing after a commit; after an error or a panic it must run.
-			if e := tx.Rollback(); e != nil && !errors.Is(e, bolt.ErrTxClosed) {
+			if e := tx.Rollback(); e != nil && !errors.Is(e, berrors.ErrTxClosed) {
 				err = errors.Join(err, e)
 			}
 		}()

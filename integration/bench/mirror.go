@@ -79,6 +79,7 @@ func runMirror(ctx context.Context, b *bench, t *table) error {
 	if err != nil {
 		return err
 	}
+	known := s.proc.anonymous()
 	written = s.profiled("mirror-changes", 3*time.Second)
 	took, longest, where, err := s.beside(ctx, func() error {
 		_, err := s.verb(ctx, "refresh")
@@ -88,7 +89,7 @@ func runMirror(ctx context.Context, b *bench, t *table) error {
 		return err
 	}
 	written()
-	t.row(row{fmt.Sprintf("%d changed nodes, refresh while find runs", changed), seconds, sec(took), none, none, "half of them renamed", []target{{"", "≤", 5}}})
+	t.row(row{fmt.Sprintf("%d changed nodes, refresh while find runs", changed), seconds, sec(took), none, none, fmt.Sprintf("half of them renamed; memory with all nodes known to the kernel %s", bytesText(float64(known))), []target{{"", "≤", 5}}})
 	t.row(row{"… longest wait of that find; limit: before the news", seconds, sec(longest), sec(quiet), none, "in " + filepath.Base(where), []target{{"", "≤", 0.05}}})
 
 	peak = s.proc.peak()
