@@ -257,6 +257,24 @@ func TestDownloadsHoldTheirConnection(t *testing.T) {
 	})
 }
 
+// Of many connections, some are for handing over, and the last for reads that
+// somebody waits for.
+func TestDownloadSlots(t *testing.T) {
+	for n, want := range map[int]int{1: 1, 2: 1, 7: 6, 8: 10, 16: 18} {
+		s := downloadSlots(n)
+		got := 0
+		for ; s.freeLocked(ReadAhead); got++ {
+			s.taken++
+		}
+		if got != want {
+			t.Errorf("of %d connections, %d are for read-ahead, want %d", n, got, want)
+		}
+		if n > 1 && !s.freeLocked(Foreground) {
+			t.Errorf("of %d connections, none is left for the foreground", n)
+		}
+	}
+}
+
 func TestLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(1 << 20)

@@ -19,6 +19,24 @@ const (
 	calm          = 10 * time.Second       // without a 429 the limit is another one
 )
 
+// Who allows at least ManyDownloads connections for downloads has some more
+// for moments: so many whose answer is awaited while another connection brings
+// its last bytes, and so many for the foreground alone, so that a read that
+// somebody waits for finds one open and idle.
+const (
+	ManyDownloads     = 8
+	HandoverDownloads = 2
+	SpareDownloads    = 1
+)
+
+// downloadSlots are the connections for n downloads at once.
+func downloadSlots(n int) *slots {
+	if n >= ManyDownloads {
+		n += HandoverDownloads + SpareDownloads
+	}
+	return newSlots(n)
+}
+
 // paceTransport makes every call wait for its turn: for a connection of its
 // kind, and for the one budget all calls share. The connection of a download is
 // held until its body is closed.
@@ -29,7 +47,7 @@ type paceTransport struct {
 }
 
 func newPace(next http.RoundTripper, uploads, downloads int) *paceTransport {
-	return &paceTransport{next: next, pacer: &pacer{}, metadata: newSlots(metadataCalls), upload: newSlots(uploads), downloads: newSlots(downloads)}
+	return &paceTransport{next: next, pacer: &pacer{}, metadata: newSlots(metadataCalls), upload: newSlots(uploads), downloads: downloadSlots(downloads)}
 }
 
 func (t *paceTransport) RoundTrip(req *http.Request) (*http.Response, error) {

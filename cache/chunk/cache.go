@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
+
+	"github.com/drivefs/drivefs/drive"
 )
 
 // Cache is the bytes that were seen, and the reading of those that were not.
@@ -16,7 +18,9 @@ import (
 type Cache struct {
 	source      Source
 	log         *slog.Logger
-	downloads   int
+	downloads   int // connections that bring bytes at once
+	handover    int // beside them: those whose fetch is to follow one that is nearly complete
+	spare       int // beside them: for reads that somebody waits for
 	readTimeout time.Duration
 
 	ctx    context.Context // ends at Close
@@ -43,6 +47,8 @@ type Cache struct {
 	queue     []*fetch // reads that wait for a connection
 	order     int64
 	conns     int // fetches from the network that have a goroutine
+	bodies    int // of these, whose answer has come
+	leaving   int // of these, nearly complete ones that another may follow
 	diskReads int
 	line      line
 	aheadAt   time.Time // no read-ahead from the network before
@@ -93,6 +99,13 @@ func Open(o Options) (*Cache, error) {
 	c.pool.max = int(max(o.Memory, minMemory) / blockSize)
 	// Every connection may have a block pinned, and reads need some too.
 	c.downloads = min(o.Downloads, c.pool.max/4)
+	switch {
+	case c.downloads >= drive.ManyDownloads:
+		c.handover, c.spare = drive.HandoverDownloads, drive.SpareDownloads
+	case c.downloads > 1:
+		c.downloads--
+		c.spare = 1
+	}
 	c.line = newLine(c.downloads)
 	// The windows take what they need from the rest by evicting; an eighth
 	// is theirs without that.
@@ -178,7 +191,7 @@ func (c *Cache) ReadInto(ctx context.Context, v Version, p []byte, off int64) (i
 	}
 	s := c.beginStreamLocked(r, off)
 	s.values, s.limit = ctx, off+n
-	s.win, s.run = 2*chunkSize, 1
+	s.win, s.run, s.lacks = 2*chunkSize, 1, true
 	c.mu.Unlock()
 	got := 0
 	for int64(got) < n {

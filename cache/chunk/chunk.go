@@ -190,8 +190,16 @@ func (c *Cache) dropLocked(ch *chunk) {
 // having been let in. ristretto may call back at once or block for a moment
 // on its queue, so it is only ever called from the janitor, without the lock.
 
+// tinySize is up to what size a file that is on disk, or about to be, does
+// not stay in memory as well: it would take a block there, many times its own
+// size, and a folder of small pictures would drive everything else out.
+const tinySize = granuleSize
+
 // offerLocked offers a chunk that leaves a window.
 func (c *Cache) offerLocked(ch *chunk) {
+	if ch.v.Size <= tinySize && (ch.queued || ch.have&^ch.disk == 0) {
+		return
+	}
 	if ch.have == 0 || (ch.cached > 0 && ch.cost == ch.weigh()) || c.closed {
 		return
 	}

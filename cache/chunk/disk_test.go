@@ -57,41 +57,65 @@ func written(c *Cache) {
 }
 
 // A library scan reads heads, tails and something between; after a restart,
-// and after a kill, the same scan downloads nothing.
+// and after a kill, the same scan downloads nothing, also when it takes longer.
 func TestScanAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &service{latency: 20 * time.Millisecond, tags: true}
 		o := Options{Source: s, Dir: t.TempDir(), Disk: 4 << 30, Memory: 64 << 20}
-		scan := func(c *Cache) {
+		scan := func(c *Cache, pause time.Duration) {
 			for i := range 50 {
 				v := film(fmt.Sprint("film", i), 1<<30+int64(i)*1013)
 				r := c.Reader(v)
 				mustRead(t, r, 0, 128<<10)
 				mustRead(t, r, 128<<10, 128<<10)
+				time.Sleep(pause)
 				for off := v.Size - 300_000; off < v.Size; off += 128 << 10 {
 					mustRead(t, r, off, 128<<10)
 				}
 				mustRead(t, r, 500<<20, 64<<10)
+				mustRead(t, r, 500<<20+64<<10, 64<<10)
+				time.Sleep(pause)
 				r.Close()
 				song := Version{ID: fmt.Sprint("song", i), Content: 1, Size: 300_000, Name: "x.mp3"}
 				play(t, c, song, 64<<10)
 			}
 		}
 		c := open(t, o)
-		scan(c)
+		scan(c, 0)
 		written(c)
 		o.Dir = snapshot(t, o.Dir)
 		shut(t, c)
-		before := s.downloaded()
+		before := len(s.asked())
 		c = open(t, o)
-		scan(c)
-		if n := s.downloaded() - before; n != 0 {
-			t.Errorf("the second scan downloaded %d bytes", n)
+		scan(c, time.Second)
+		if n := len(s.asked()) - before; n != 0 {
+			t.Errorf("the second scan asked for something %d times", n)
 		}
 		check(t, c)
 		if n := s.questions(); n != 0 {
 			t.Errorf("%d questions", n)
 		}
+	})
+}
+
+// Tiny files on disk do not fill the memory with their blocks.
+func TestTinyFiles(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &service{latency: 20 * time.Millisecond, tags: true}
+		c := open(t, Options{Source: s, Dir: t.TempDir(), Disk: 1 << 30, Memory: 64 << 20})
+		for range 2 {
+			for i := range 100 {
+				play(t, c, Version{ID: fmt.Sprint("thumb", i), Content: 1, Size: 20_000, Name: "x.png"}, 128<<10)
+				written(c)
+			}
+			if n := c.Stats().MemoryBytes; n > 10*blockSize {
+				t.Errorf("%d KiB of memory for tiny files", n>>10)
+			}
+		}
+		if n := len(s.asked()); n != 100 {
+			t.Errorf("%d requests", n)
+		}
+		check(t, c)
 	})
 }
 

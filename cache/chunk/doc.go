@@ -27,24 +27,28 @@
 // # Windows
 //
 // A Reader recognises up to four sequential streams, so that a tail read
-// between two reads of the head (an index at the end of a film), or two
-// players on one handle, are each sequential. The first read of a stream
-// fetches 256 KiB; the window grows with what is read one after the other (see
-// growth), to 64 MiB after 2 MiB, because each step costs a round trip; two
-// chunks stay behind. More than 128 MiB only a reader gets that waits for the
-// line: with a window that deep, a request is for 16 MiB and a connection
-// spends its time on bytes instead of waiting for answers. Reads overtake each
-// other by a few MiB; what was jumped over is no part of what was read until
-// it is. What a read needs is asked for together with what is to follow it. A
-// jump to another place begins a stream and gives up the fetches of those
-// before it, unless the reader was seen to come back to them. Read-ahead is planned anew each time from what is there and
-// what is on its way, so a fetch that ended early leaves only a hole that the
-// next plan sees.
+// between two reads of the head (an index at the end of a film), or two players
+// on one handle, are each sequential. The first read of a stream fetches 256
+// KiB, of a film some more (see lookSize); the window grows with what is read
+// one after the other (see growth), to 64 MiB after 2 MiB, because each step
+// costs a round trip; two chunks stay behind. More than 128 MiB only a reader
+// gets that waits for the line: with a window that deep, a request is for 16
+// MiB and a connection spends its time on bytes instead of waiting for answers.
+// Reads overtake each other by a few MiB; what was jumped over is no part of
+// what was read until it is. What a read needs is asked for together with what
+// is to follow it. A jump to another place begins a stream and gives up the
+// fetches of those before it, unless the reader was seen to come back to them.
+// Read-ahead is planned anew each time from what is there and what is on its
+// way, so a fetch that ended early leaves only a hole that the next plan sees.
 //
 // How many connections read-ahead may use is measured for the whole line (see
-// line): all at once where a round trip is long beside what a connection
-// brings in it, else more by and by. A read somebody waits for takes a
-// connection from read-ahead when all are taken.
+// line): few at first, more while each goes on bringing as much as before. On
+// a line that one connection fills, a second one takes the bytes from what is
+// needed now, and a film stops although the line is fast enough for it. A
+// request whose last bytes are a round trip away does not count: the next one
+// is sent then, so that no connection waits between two. One connection is
+// nobody's but of reads that somebody waits for; beyond it they take one from
+// read-ahead.
 //
 // # Memory
 //
@@ -95,10 +99,15 @@
 // another request for the first missing byte, at once if bytes had come, else
 // after a growing pause, while somebody waits. Read-ahead gives up and pauses.
 // A read ends with drive.ErrUnavailable after Options.ReadTimeout without a
-// byte, and at once with its context; both leave the fetch to the others who
-// want it. A fetch that neither a read nor a window wants is cancelled.
+// byte, or with hardly any (see leastRate), and at once with its context; both
+// leave the fetch to the others who want it. A fetch that neither a read nor a
+// window wants is cancelled.
 //
 // # Disk tier
+//
+// A reader that finds everything is not read ahead for from the network until
+// it has read 8 MiB (see foundRun): a library scan that comes again would else
+// ask for what comes after that which it read the first time.
 //
 // See disk: a file a chunk, no index to lose, checksums a granule. Writing
 // happens behind a bounded queue, and waits while the line brings more than 200

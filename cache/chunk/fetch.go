@@ -45,6 +45,7 @@ type fetch struct {
 	headed   bool // the answer to this attempt has begun
 	headedAt time.Time
 	low      bool // this attempt was made as read-ahead
+	leaving  bool // counted in Cache.leaving
 	promoted bool // this attempt was given up to be made again as foreground
 	attempts int
 	giveUp   context.CancelFunc
@@ -116,7 +117,7 @@ func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values co
 	}
 	if disk {
 		c.diskReads++
-	} else if c.conns >= c.downloads {
+	} else if c.conns >= c.downloads+c.handover+c.spare {
 		f.queued = true
 		c.queue = append(c.queue, f)
 		c.preemptLocked()
@@ -150,7 +151,7 @@ func (c *Cache) unwantedLocked(f *fetch) {
 		c.finishLocked(f)
 		return
 	}
-	if left := f.to - f.at; f.headed && left <= firstFetch {
+	if left := f.to - f.at; f.headed && left <= 1<<20 {
 		took := time.Since(f.headedAt)
 		if float64(left)*took.Seconds() <= float64(f.at-f.from)*c.line.rtt.Seconds() {
 			return
@@ -251,6 +252,7 @@ func (c *Cache) attempt(f *fetch) error {
 	c.mu.Lock()
 	from, to := f.at, f.to
 	f.headed, f.giveUp = false, cancel
+	c.stayLocked(f)
 	f.attempts++
 	f.low = len(f.waiters) == 0
 	rctx := requestContext(ctx, f)
@@ -280,10 +282,18 @@ func (c *Cache) attempt(f *fetch) error {
 		}
 		return err
 	}
-	defer func() { _ = st.Close() }()
+	defer func() {
+		_ = st.Close()
+		c.mu.Lock()
+		c.bodies--
+		c.line.bodies(time.Now(), c.bodies)
+		c.mu.Unlock()
+	}()
 
 	c.mu.Lock()
 	f.headed, f.headedAt = true, time.Now()
+	c.bodies++
+	c.line.bodies(f.headedAt, c.bodies)
 	c.line.header(f.headedAt.Sub(begun))
 	err = c.headLocked(f, st, from)
 	c.mu.Unlock()
@@ -291,6 +301,7 @@ func (c *Cache) attempt(f *fetch) error {
 		return err
 	}
 	told, toldAt := from, f.headedAt // up to where the line knows how fast this is
+	took := f.headedAt.Sub(begun)
 	for {
 		c.mu.Lock()
 		buf := c.bufferLocked(f)
@@ -304,10 +315,18 @@ func (c *Cache) attempt(f *fetch) error {
 			c.mu.Lock()
 			c.arrivedLocked(f, n)
 			if f.at-told >= firstFetch {
-				c.line.body(f.at-told, f.moved.Sub(toldAt), told == from)
+				if told == from {
+					c.line.first(f.at-told, f.moved.Sub(toldAt), took+f.moved.Sub(toldAt))
+				}
+				if c.line.body(f.moved, f.at-told, f.moved.Sub(toldAt)) {
+					c.fewerLocked()
+				}
 				told, toldAt = f.at, f.moved
 			}
 			done := f.at >= f.to
+			if !done {
+				c.leaveLineLocked(f)
+			}
 			c.mu.Unlock()
 			if done {
 				// Read the end of the body, so that the connection can be
@@ -460,7 +479,6 @@ func (c *Cache) arrivedLocked(f *fetch, n int) {
 		if f.headedAt.After(c.failedAt) {
 			c.streak = 0 // answers from before the failure tell nothing
 		}
-		c.line.moved(f.moved, n)
 		c.floodLocked(f.moved, n)
 	}
 	if f.trusted {
@@ -508,6 +526,7 @@ func (c *Cache) endLocked(f *fetch, match bool) {
 		c.diskReads--
 	} else {
 		c.conns--
+		c.stayLocked(f)
 	}
 	c.pool.promised -= f.promise
 	f.promise = 0

@@ -10,8 +10,10 @@ import (
 
 var images = extensions("jpg jpeg jpe png gif webp heic heif avif bmp tif tiff svg ico dng cr2 cr3 nef arw orf raf rw2")
 
-var media = extensions("mp4 m4v mov mkv webm avi ts m2ts mts wmv flv mpg mpeg vob ogv 3gp divx " +
-	"mp3 flac m4a m4b aac ogg oga opus wav aif aiff wma ape mka ac3 dts")
+var (
+	films  = extensions("mp4 m4v mov mkv webm avi ts m2ts mts wmv flv mpg mpeg vob ogv 3gp divx")
+	sounds = extensions("mp3 flac m4a m4b aac ogg oga opus wav aif aiff wma ape mka ac3 dts")
+)
 
 func extensions(list string) map[string]bool {
 	m := make(map[string]bool)
@@ -24,7 +26,25 @@ func extensions(list string) map[string]bool {
 func isImage(name string) bool { return images[strings.ToLower(path.Ext(name))] }
 
 // isMedia covers pictures too: their heads are read by every scan.
-func isMedia(name string) bool { return media[strings.ToLower(path.Ext(name))] || isImage(name) }
+func isMedia(name string) bool {
+	return isFilm(name) || isImage(name) || sounds[strings.ToLower(path.Ext(name))]
+}
+
+func isFilm(name string) bool { return films[strings.ToLower(path.Ext(name))] }
+
+// lookSize is how much is fetched where reading begins, at off. Whatever looks
+// into a film reads a MiB of its head in steps, and often a bit of its end
+// after the first of them; and where a player jumps to, it reads on.
+func lookSize(name string, off int64) int64 {
+	switch {
+	case isFilm(name) && off < firstFetch:
+		return 1 << 20
+	case isFilm(name):
+		return 512 << 10
+	default:
+		return firstFetch
+	}
+}
 
 // wholeSize is up to what size a file is fetched by one request at its first
 // read. Pictures and documents are read whole; of sound and film a scan wants

@@ -115,8 +115,8 @@ func (b *view) free() {
 // ReadAt returns up to n bytes at off, fewer only at the end of the version
 // and none, without an error, at or behind it. The View must be Released.
 //
-// It waits until ctx ends, until no byte has arrived for Options.ReadTimeout
-// (drive.ErrUnavailable), or until the version cannot be had any more
+// It waits until ctx ends, until no byte has arrived for Options.ReadTimeout or
+// hardly any (drive.ErrUnavailable, see leastRate), or until the version cannot be had any more
 // (drive.ErrChanged). What others wait for goes on. Other errors are the
 // sentinels of package drive, and os.ErrClosed after Close.
 func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
@@ -148,7 +148,7 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
 		c.mu.Unlock()
 		return View{b}, nil
 	}
-	o := &op{c: c, r: r, s: s, ct: s.ct, off: off, end: end, b: b, deadline: now.Add(c.readTimeout)}
+	o := &op{c: c, r: r, s: s, ct: s.ct, off: off, end: end, b: b, begun: now, deadline: now.Add(c.readTimeout)}
 	err := o.waitLocked(ctx)
 	c.mu.Unlock()
 	if err != nil {
@@ -253,7 +253,10 @@ type op struct {
 	b        *view
 	chunks   []*chunk // held
 	pinned   bool
+	begun    time.Time
 	deadline time.Time
+	awaited  int64 // where the fetch it waits for was when last looked at
+	arrived  int64 // bytes that came while it waited
 	lastErr  error
 	missed   bool // waited for the network
 	first    bool // for memory: came back and goes in front
@@ -290,7 +293,7 @@ func (o *op) waitLocked(ctx context.Context) error {
 			break
 		}
 		if f != nil && !f.disk {
-			o.missed, o.s.slow = true, true
+			o.missed, o.s.slow, o.s.lacks = true, true, true
 		}
 		if !o.s.ended && o.s.run >= 2*firstFetch {
 			// What comes after it is asked for now, not a round trip later.
@@ -354,6 +357,7 @@ func (o *op) stepLocked(ctx context.Context) (*waiter, *fetch, error) {
 		case f != nil:
 			w := &waiter{need: need, ch: make(chan struct{})}
 			f.waiters = append(f.waiters, w)
+			o.awaited = f.at
 			if !o.s.ended {
 				o.s.adopt(f)
 			}
@@ -427,9 +431,10 @@ func (o *op) lookLocked() (f *fetch, need int64, missing bool) {
 			case f == nil:
 				return nil, 0, true
 			case f.pending || !f.trusted:
-				// The granule, and then its being confirmed: a pending fetch
-				// wakes everybody when it is settled.
-				need := ch.base() + int64(ch.granuleEnd(g))
+				// The granules, and then their being confirmed: a pending
+				// fetch wakes everybody when it is settled.
+				last := o.chunks[(o.end-1)/chunkSize-o.off/chunkSize]
+				need := min(last.base()+int64(last.granuleEnd(int(o.end-1-last.base())/granuleSize)), f.to)
 				if f.at >= need {
 					need = 1<<62 - 1
 				}
@@ -516,7 +521,7 @@ func (o *op) extentLocked(ch *chunk, a, b int, disk bool) (int, int) {
 	if ch.index == 0 && o.off < firstFetch && o.s.limit == o.ct.Size && o.ct.Size <= wholeSize(o.ct.Name) {
 		a, want = 0, o.ct.Size
 	} else if o.s.run == 0 {
-		want = min(want, firstFetch)
+		want = min(lookSize(o.ct.Name, o.off), o.c.shareLocked())
 	}
 	blocked := ch.have | ch.flying()
 	if ch.asked {
@@ -568,14 +573,39 @@ func (o *op) wokenLocked(ctx context.Context, w *waiter, f *fetch, timer *time.T
 	if f.lastErr != nil {
 		o.lastErr = f.lastErr
 	}
-	if d := f.moved.Add(c.readTimeout); d.After(o.deadline) {
-		o.deadline = d
-	}
+	o.extendLocked(f)
 	if f.err != nil && !(isChanged(f.err) && o.ct.changed) {
 		// A change is looked at once more: the reader may be younger.
 		return f.err
 	}
 	return o.boundLocked(ctx, time.Now(), timer)
+}
+
+// A read waits longer than Options.ReadTimeout as long as bytes go on
+// arriving, but not for less than leastRate, which is a service that gives a
+// little to each request and stops, and not for longer than longestRead times
+// that: the kernel waits with a page locked. It asks again for what it needs
+// of a long read that failed, and finds what has come.
+const (
+	leastRate   = 4 << 10 // bytes a second
+	longestRead = 4
+)
+
+// extendLocked gives the read more time for what f brought meanwhile.
+func (o *op) extendLocked(f *fetch) {
+	if f.at <= o.awaited {
+		return
+	}
+	o.arrived += f.at - o.awaited
+	o.awaited = f.at
+	worth := time.Duration(o.arrived) * time.Second / leastRate
+	d := o.begun.Add(o.c.readTimeout + min(worth, (longestRead-1)*o.c.readTimeout))
+	if idle := f.moved.Add(o.c.readTimeout); idle.Before(d) {
+		d = idle
+	}
+	if d.After(o.deadline) {
+		o.deadline = d
+	}
 }
 
 // boundLocked ends the wait when the caller's context or the time is over.

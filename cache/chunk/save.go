@@ -154,6 +154,8 @@ func (c *Cache) writer() {
 		}
 		if err == nil {
 			c.saveLocked(ch) // more may have come meanwhile
+		} else if ch.windows == 0 {
+			c.offerLocked(ch) // if it was not, for being about to be written
 		}
 		c.unholdLocked(ch)
 		c.mu.Unlock()

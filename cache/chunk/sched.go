@@ -10,7 +10,7 @@ func (c *Cache) pumpLocked() {
 	if c.closed {
 		return
 	}
-	for len(c.queue) > 0 && c.conns < c.downloads {
+	for len(c.queue) > 0 && c.conns < c.downloads+c.handover+c.spare {
 		f := c.queue[0]
 		c.unqueueLocked(f)
 		c.conns++
@@ -26,6 +26,26 @@ func (c *Cache) pumpLocked() {
 		if !started {
 			return
 		}
+	}
+}
+
+// leaveLineLocked lets read-ahead ask for what comes next when f will have
+// brought its last bytes by the time the answer comes: a connection would
+// else wait a round trip after each request.
+func (c *Cache) leaveLineLocked(f *fetch) {
+	if f.leaving || c.leaving >= c.handover || float64(f.to-f.at) > c.line.each*c.line.rtt.Seconds() {
+		return
+	}
+	f.leaving = true
+	c.leaving++
+	c.pumpLocked()
+}
+
+// stayLocked ends what leaveLineLocked began.
+func (c *Cache) stayLocked(f *fetch) {
+	if f.leaving {
+		f.leaving = false
+		c.leaving--
 	}
 }
 
@@ -45,6 +65,20 @@ func (c *Cache) preemptLocked() {
 	}
 	if last != nil && leaving < len(c.queue) {
 		last.cancel()
+	}
+}
+
+// fewerLocked: the line is for fewer connections now. The last begun that
+// would go on for long are ended; what they brought stays.
+func (c *Cache) fewerLocked() {
+	excess := c.conns - c.leaving - c.line.limit
+	for i := len(c.running) - 1; i >= 0 && excess > 0; i-- {
+		f := c.running[i]
+		if f.disk || len(f.waiters) > 0 || f.ctx.Err() != nil || float64(f.to-f.at) < c.line.each*longFetch.Seconds() {
+			continue
+		}
+		f.cancel()
+		excess--
 	}
 }
 

@@ -208,6 +208,9 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.s.rate > 0 || b.s.line > 0 {
 		n = min(n, 64<<10)
 	}
+	if b.s.rate > 0 {
+		n = min(n, max(b.s.rate/20, 1))
+	}
 	if f := b.fault; f != nil && (f.short || f.reset || f.stall) {
 		n = min(n, f.after-b.sent)
 	}
@@ -367,8 +370,7 @@ func readAt(ctx context.Context, r *Reader, off int64, n int) error {
 			for s[i] == p[i] {
 				i++
 			}
-			at := r.v.Size - int64(len(p)) + int64(i)
-			at = off + int64(want-len(p)+i)
+			at := off + int64(want-len(p)+i)
 			j := len(s)
 			for s[j-1] == p[j-1] {
 				j--

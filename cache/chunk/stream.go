@@ -19,6 +19,13 @@ const (
 	gapAhead  = 4 << 20
 	gapBehind = 4 << 20
 
+	// A reader that has found everything here so far is perhaps a library scan
+	// that comes a second time: before it has read so much, nothing is fetched
+	// for it that it does not ask for.
+	foundRun = 8 << 20
+
+	longFetch = time.Second // beyond it, nothing is won by asking for more at once
+
 	idleAfter = 10 * time.Second
 )
 
@@ -33,6 +40,7 @@ type stream struct {
 	run   int64 // bytes read one after the other so far
 	gap   int64 // bytes before next that were jumped over and not read yet
 	slow  bool  // a read waited for the network since the window grew
+	lacks bool  // one did so ever, or surely will
 
 	chunks  []*chunk        // held
 	cur     int64           // chunk next was last in, -1 none
@@ -101,7 +109,7 @@ func (c *Cache) beginStreamLocked(r *Reader, off int64) *stream {
 	s := &stream{r: r, ct: r.ct, next: off, limit: r.v.Size, win: firstFetch, cur: -1, fresh: true}
 	if isImage(r.v.Name) && off < firstFetch && r.v.Size <= fullWindow {
 		// Pictures are read whole: both ends of one at the same time.
-		s.win, s.run = 2*chunkSize, 1
+		s.win, s.run, s.lacks = 2*chunkSize, 1, true
 	}
 	for _, o := range r.streams {
 		for _, f := range o.fetches {
@@ -368,8 +376,11 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool
 			return false
 		}
 	} else {
-		if c.conns >= c.line.limit {
+		if c.conns-c.leaving >= c.line.limit {
 			c.line.blocked = true
+			return false
+		}
+		if !s.lacks && s.run < foundRun {
 			return false
 		}
 		if time.Now().Before(c.aheadAt) || c.streak > 0 && c.conns > 0 {
@@ -380,8 +391,10 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool
 	c.holdLocked(s, ch)
 	if !disk && b*granuleSize >= chunkSize {
 		// All connections together have most of the window, the rest of it
-		// is for those that are done before the others.
-		n := w * 3 / 4 / chunkSize / int64(c.line.max+1)
+		// is for those that are done before the others. Towards the end of
+		// the file the requests are smaller, so that all end together.
+		n := min(w*3/4, 2*(s.limit-ch.base())) / chunkSize / int64(c.line.max+1)
+		n = min(n, int64(c.line.each*longFetch.Seconds())/chunkSize)
 		c.extendLocked(f, s, int(n)-1, room-need)
 	}
 	return true
