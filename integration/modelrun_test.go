@@ -163,7 +163,7 @@ func (w *modelTest) foreign() {
 		w.note(id(one))
 		say("trash %s", one)
 		_, err = w.other.Trash(id(one))
-	case k == 9 && file != "":
+	case k == 9 && file != "" && !strings.HasPrefix(path.Base(file), twin): // whose name may differ from folder to folder
 		say("link %s to %s", file, dir)
 		_, err = w.other.AddParent(id(file), id(dir))
 	case k == 10 && file != "":
