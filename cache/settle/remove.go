@@ -349,7 +349,7 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		case !ok || !c.Removed || t.changedSince(c, n):
 			doubtful = append(doubtful, n)
 			continue
-		case c.Base.Doubted():
+		case c.Base.Doubted() && t.s.working(c.Ino):
 			// It is on its way here; what must leave it first is known after.
 			w.mu.Lock()
 			w.on = c.Ino

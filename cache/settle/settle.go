@@ -190,6 +190,13 @@ func (s *Settler) leave(ino uint64, w *waiter) {
 	s.waiters[ino] = ws
 }
 
+// working reports whether a task of ino runs.
+func (s *Settler) working(ino uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active[ino] != nil
+}
+
 // awaited reports whether somebody waits for the wish (ino, rev).
 func (s *Settler) awaited(ino, rev uint64) bool {
 	s.mu.Lock()
