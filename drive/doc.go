@@ -15,7 +15,7 @@
 //	pace      one budget and one queue by priority for all calls; connections for content
 //	slurp     reads small answers whole, so that a cut one is a failed try
 //	stall     gives up on a silent connection
-//	observe   logs (never a secret) and keeps State
+//	observe   logs (never a secret), tells Options.Observe and keeps State
 //	base      a tuned http.Transport
 //
 // What a RoundTripper must know of a call beyond the request (its name,
@@ -36,8 +36,8 @@
 //     is not begun: the call returns what the service said, not a context error.
 //   - Errors are classified here and judged elsewhere.
 //
-// Locks: pacer.mu, slots.mu, status.mu, counters.mu, TokenFile.mu and Client.mu are leaves; none
-// is held while another is taken or while the network is used. Client.discovering
+// Locks: pacer.mu, slots.mu, status.mu, counters.mu, pauses.mu, connections.mu, TokenFile.mu and
+// Client.mu are leaves; none is held while another is taken or while the network is used. Client.discovering
 // is a one-slot channel held during a discovery call; Client.mu may be
 // taken inside it.
 package drive

@@ -24,7 +24,7 @@ type retryTransport struct {
 
 func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c, ctx := callOf(req), req.Context()
-	try, body := req, req.Body
+	try := req
 	for {
 		c.tries++
 		c.redirected, c.sameToken = false, false
@@ -44,7 +44,8 @@ func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= after {
 			return resp, err
 		}
-		if body, again = repeatBody(try, c, k == classAuth); !again {
+		body, ok := repeatBody(try, c, k == classAuth)
+		if !ok {
 			return resp, err
 		}
 		if resp != nil {

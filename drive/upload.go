@@ -261,7 +261,8 @@ func (b *uploadBody) answered() {
 // settle waits until no Read is under way.
 func (b *uploadBody) settle() {
 	b.mu.Lock()
-	b.mu.Unlock() //nolint:staticcheck // waiting is all
+	//lint:ignore SA2001 waiting is all
+	b.mu.Unlock()
 }
 
 // Close makes further Reads fail; it does not wait for one under way.
