@@ -120,11 +120,7 @@ func runTrashRestore(ctx context.Context, p *program, c *config.Config, what, as
 	if strings.Contains(as, "/") {
 		return fail(exitUsage, "--as %s: expected a name; it goes back into the folder where it was", as)
 	}
-	list, err := answer(ctx, p, c, verbTrash, none{}, askTrash)
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	found, byPattern, err := choose(list, what)
+	list, found, byPattern, err := findTrashed(ctx, p, c, what)
 	switch {
 	case err != nil:
 		return err
@@ -153,6 +149,42 @@ func runTrashRestore(ctx context.Context, p *program, c *config.Config, what, as
 	}
 	return errors.Join(failed...)
 }
+
+// Lists of the service lag behind for some seconds (API document §13.1): what
+// was trashed a moment ago may not be in them yet.
+const (
+	listTries = 3
+	listPause = 2 * time.Second
+)
+
+// findTrashed gives what is in the trash, and what of it is meant. A node that
+// was named by its id needs no list.
+func findTrashed(ctx context.Context, p *program, c *config.Config, what string) (list, found []trashed, byPattern bool, err error) {
+	for try := 1; ; try++ {
+		list, err = answer(ctx, p, c, verbTrash, none{}, askTrash)
+		if err != nil {
+			return nil, nil, false, fmt.Errorf("%s: %w", what, err)
+		}
+		found, byPattern, err = choose(list, what)
+		if err != nil || len(found) > 0 {
+			return list, found, byPattern, err
+		}
+		if nodeID.MatchString(what) {
+			return list, []trashed{{ID: what, Path: what}}, false, nil
+		}
+		if try == listTries {
+			return list, nil, byPattern, nil
+		}
+		select {
+		case <-time.After(listPause):
+		case <-ctx.Done():
+			return nil, nil, false, ctx.Err()
+		}
+	}
+}
+
+// nodeID is what ids of nodes look like. API document §5.1.
+var nodeID = regexp.MustCompile(`^[-_0-9A-Za-z]{22}$`)
 
 // namesakes tells what of the name of what is in the trash, "" for nothing.
 func namesakes(list []trashed, what string) string {
@@ -288,6 +320,9 @@ const exitTaken = -1
 // looked whether the name is free.
 func restore(ctx context.Context, client *drive.Client, r control.RestoreRequest) (where string, n drive.Node, err error) {
 	n, err = client.Get(ctx, r.ID)
+	if errors.Is(err, drive.ErrNotFound) {
+		return "", n, fail(exitFailed, "no such thing in the trash: see drivefs trash list")
+	}
 	if err != nil {
 		return "", n, err
 	}

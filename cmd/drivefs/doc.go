@@ -5,6 +5,7 @@
 // (what it does). [mountDrive] is the only wiring of the program: mount and
 // demo end in it, and differ only in endpoint and token. A verb that asks a
 // running mount finds it with find.go and speaks to it over its control
-// socket (internal/control). Only [main] ends the process; exit.go chooses
+// socket (internal/control). What a mount does by itself to get well again is
+// in heal.go. Only [main] ends the process; exit.go chooses
 // the exit code and the one line that goes to stderr.
 package main

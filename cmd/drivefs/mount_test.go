@@ -322,7 +322,7 @@ func TestTrashAndRename(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.mount()
+	w.mount("--upload-delay=1h") // what goes at once goes as one, however slow the machine
 	if err := os.RemoveAll(w.file("Letters")); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 	"github.com/spf13/pflag"
@@ -185,6 +186,36 @@ func TestTrashRightAfterRemoving(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	w.must("unmount", w.mountpoint)
+}
+
+// Lists lag behind; a person who has just deleted something does not.
+func TestTrashOfALaggingDrive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{ListingLag: 3 * time.Second})
+	w.trash("d/a.txt", "d/b.txt")
+	if out := w.must("trash", "restore", "d/a.txt"); out != "restored /d/a.txt\n" {
+		t.Errorf("it says %q", out)
+	}
+	n, err := w.drive.Else().PutPath("c.txt", nil)
+	if err == nil {
+		_, err = w.drive.Else().Trash(n.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := w.must("trash", "restore", n.ID); out != "restored /c.txt\n" {
+		t.Errorf("by its id it says %q", out)
+	}
+	_, stderr, code := w.run("trash", "restore", "0123456789-_abcdefABCD")
+	if code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	oneLine(t, stderr, "0123456789-_abcdefABCD", "no such thing", "trash list")
+	_, stderr, code = w.run("trash", "restore", n.ID)
+	if code != 1 {
+		t.Errorf("twice: exit code %d", code)
+	}
+	oneLine(t, stderr, "not in the trash any more")
 }
 
 // Of several things of one path a person chooses; without one, the error says
