@@ -159,15 +159,29 @@ func (c *checker) folderGone(ctx context.Context, r *mirror.Record) error {
 // mirror or listing have it.
 func (c *checker) asked(ctx context.Context, dir uint64, r *mirror.Record, id, name string) error {
 	s := c.s
-	n, err := s.remote.Get(ctx, id)
-	gone := errors.Is(err, drive.ErrNotFound)
-	if err != nil && !gone {
-		return err
-	}
-	// Only now: the feed may have told of it while the drive was asked.
-	rec, known, err := s.mirror.ByID(id)
-	if err != nil {
-		return err
+	var n drive.Node
+	var rec mirror.Record
+	var known, gone bool
+	for tries := 0; ; tries++ {
+		before, was, err := s.mirror.ByID(id)
+		if err != nil {
+			return err
+		}
+		n, err = s.remote.Get(ctx, id)
+		if gone = errors.Is(err, drive.ErrNotFound); err != nil && !gone {
+			return err
+		}
+		if rec, known, err = s.mirror.ByID(id); err != nil {
+			return err
+		}
+		if known == was && rec.Version == before.Version {
+			break
+		}
+		// The feed, or a call of ours, told of it while the drive was asked:
+		// the answer may be older.
+		if tries == 2 {
+			return nil // busy, and so well looked after
+		}
 	}
 	shown := known && slices.Contains(rec.Parents, dir)
 	switch {
@@ -180,23 +194,27 @@ func (c *checker) asked(ctx context.Context, dir uint64, r *mirror.Record, id, n
 	case !n.Live() || !slices.Contains(n.Parents, r.ID):
 		if shown {
 			c.differs(dir, name, "is in the mirror and not there on the drive")
-			return c.believe(n)
+			return c.believe(n, &rec, known)
 		}
 	default:
 		if what := s.difference(&rec, known, &n); what != "" {
 			c.differs(dir, n.Name, what)
-			return c.believe(n)
+			return c.believe(n, &rec, known)
 		}
 	}
 	return nil
 }
 
-// believe takes the drive's word.
-func (c *checker) believe(n drive.Node) error {
+// believe takes the drive's word against what the mirror has, if it is known.
+func (c *checker) believe(n drive.Node, rec *mirror.Record, known bool) error {
 	if !c.repair {
 		return nil
 	}
-	cs, err := c.s.mirror.Believe(n)
+	against := int64(mirror.NotLive)
+	if known {
+		against = rec.Version
+	}
+	cs, err := c.s.mirror.Believe(n, against)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
@@ -169,7 +170,18 @@ func TestCheckFindsAnyDifference(t *testing.T) {
 		}
 		n.Parents = slices.Clone(n.Parents)
 		wrong.change(&n)
-		if _, err := w.s.mirror.Believe(n); err != nil {
+		was, known, err := w.s.mirror.ByID(n.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		against := int64(mirror.NotLive)
+		if known {
+			against = was.Version
+		}
+		if cs, err := w.s.mirror.Believe(n, against+1); err != nil || len(cs) > 0 {
+			t.Fatal("against another version: ", cs, err)
+		}
+		if _, err := w.s.mirror.Believe(n, against); err != nil {
 			t.Fatal(err)
 		}
 		if dump() == right {

@@ -114,10 +114,24 @@ func (m *Mirror) Answer(n drive.Node, own bool, bind Ino) ([]Change, error) {
 	})
 }
 
-// Believe applies a node that the service answered to a call for it, whatever
-// version is known: what is here was found to be wrong.
-func (m *Mirror) Believe(n drive.Node) ([]Change, error) {
+// NotLive is no version of any node.
+const NotLive = -1
+
+// Believe applies a node that the service answered to a call for it, although
+// the version here may be higher: what is here was found to be wrong. against is
+// the version that was found, NotLive when the node is not live here; when that
+// has changed since, nothing is done.
+func (m *Mirror) Believe(n drive.Node, against int64) ([]Change, error) {
 	return m.writeSmall(sourceRepair, false, func(w *wtx) error {
+		if ino, here, _ := w.lookup(n.ID); here {
+			var cur entry
+			live, _, err := w.load(ino, &cur)
+			if err != nil || live != (against != NotLive) || live && cur.Version != against {
+				return err
+			}
+		} else if against != NotLive {
+			return nil
+		}
 		w.remember(n.ID)
 		return w.apply([]drive.Node{n})
 	})
