@@ -146,12 +146,19 @@ func (s *Store) dropContent(ino, gen uint64) error {
 // copied in would push everything else out.
 const adoptLimit = 64 << 20
 
+// While more than adoptQueue wishes wait, contents below adoptAlways are not
+// copied: for small files that takes as long as sending them, which comes first.
+const (
+	adoptQueue  = 64
+	adoptAlways = 1 << 20
+)
+
 func (h host) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
 	if n.Content == nil {
 		return
 	}
 	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5, Name: n.Name}
-	if v.Size <= 0 || v.Size > adoptLimit {
+	if v.Size <= 0 || v.Size > adoptLimit || v.Size < adoptAlways && h.s.journal.Len() > adoptQueue {
 		return
 	}
 	// Of the generation that was sent, since a program may have closed another

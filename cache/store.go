@@ -193,7 +193,7 @@ func (s *Store) openRooms() error {
 		return fmt.Errorf("cache directory: %w", err)
 	}
 	s.settler = settle.New(s.journal, s.remote, host{s}, settle.Options{
-		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay,
+		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: temporary,
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
 		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Logger: s.log,
 	})

@@ -63,7 +63,7 @@ func TestStream(t *testing.T) {
 			w := newWorld(t)
 			w.write("/first", "tells the owner name")
 			w.flush()
-			w.s.o.UploadDelay = 50 * time.Millisecond
+			w.s.o.UploadDelay = 24 * time.Hour // the empty file must not go up by itself
 			w.srv.ResetRequests()
 			body := noise(20*mib, 1)
 			h := w.create("/film", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
@@ -76,6 +76,7 @@ func TestStream(t *testing.T) {
 				}
 				w.s.o.UploadDelay = 50 * time.Millisecond
 			}
+			w.s.o.UploadDelay = 50 * time.Millisecond
 			w.fill(h, body[:18*mib], 0)
 			w.until("bytes arrive", func() bool { return w.srv.BytesReceived() > 0 })
 			st := w.s.Status()

@@ -465,6 +465,11 @@ func (d *Draft) renewLocked() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if d.orphan || j.closed {
+		// It was removed meanwhile: the file stays what it is, without a name.
+		j.tidyLocked(d.ino)
+		return false, f.Close()
+	}
 	d.touchLocked(0, d.size)
 	d.retired = append(d.retired, d.f)
 	d.f, d.birth, d.length = f, birth, 0

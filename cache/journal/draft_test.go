@@ -529,7 +529,6 @@ func TestTruncateAfterDone(t *testing.T) {
 	j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
 	e := file1(10, "f")
 	d := must(j.OpenDraft(10, nil))
-	defer d.Close()
 	must(d.WriteAt([]byte("settled"), 0))
 	st := d.Commit()
 	e.Draft = &st
@@ -554,9 +553,11 @@ func TestTruncateAfterDone(t *testing.T) {
 	st = d.Commit()
 	e.Draft = &st
 	put(t, j, e)
-	if err := j.Sync(t.Context()); err != nil {
+	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
+	shut(t, j)
+	j = open(t, Options{Dir: dir})
 	if got := draftFiles(t, j); len(got) != 1 || readBack(t, j, 10) != "new" {
 		t.Errorf("files %v", got)
 	}

@@ -49,16 +49,21 @@ type making struct {
 }
 
 // createLocked makes an empty draft file that is younger than all content of
-// its inode.
+// its inode, and gives mu up meanwhile. Nobody else may be making one for ino.
 func (j *Journal) createLocked(ino uint64) (file, uint64, error) {
 	j.gen++
-	birth := j.gen
-	f, err := j.create(ino, birth)
+	m := &making{birth: j.gen, done: make(chan struct{})}
+	j.making[ino] = m
+	j.mu.Unlock()
+	f, err := j.create(ino, m.birth)
+	j.mu.Lock()
+	delete(j.making, ino)
+	close(m.done)
 	if err != nil {
 		return nil, 0, err
 	}
-	j.files[ino] = append(j.files[ino], birth)
-	return f, birth, nil
+	j.files[ino] = append(j.files[ino], m.birth)
+	return f, m.birth, nil
 }
 
 // create makes the empty draft file of that birth.

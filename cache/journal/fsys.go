@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,9 +29,15 @@ type file interface {
 	Length() (int64, error)
 }
 
-type osFS struct{}
+// osFS is the filesystem. spares are for files that must be new; nil = none.
+type osFS struct{ spares *spares }
 
-func (osFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
+func (fs osFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
+	if fs.spares != nil && flag&os.O_EXCL != 0 && filepath.Dir(name) == fs.spares.dir {
+		if f := fs.spares.take(name); f != nil {
+			return osFile{f}, nil
+		}
+	}
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ type Journal struct {
 	group  time.Duration
 	prove  time.Duration
 	fs     fsys
+	spares *spares // of fs; nil = none
 	db     *bolt.DB
 	onFold func()
 
@@ -512,7 +513,18 @@ func (j *Journal) Close() error {
 			err = errors.Join(err, d.f.Close())
 		}
 	}
-	return errors.Join(err, j.tail.close(), j.db.Close())
+	return errors.Join(err, j.closeFiles())
+}
+
+// closeFiles closes what Open opened, as far as it came.
+func (j *Journal) closeFiles() (err error) {
+	if j.spares != nil {
+		j.spares.close()
+	}
+	if j.db != nil {
+		err = errors.Join(j.tail.close(), j.db.Close())
+	}
+	return err
 }
 
 func (j *Journal) path(elem ...string) string {

@@ -31,8 +31,10 @@ func Open(o Options) (*Journal, error) {
 	if o.GroupCommit == 0 {
 		o.GroupCommit = groupCommit
 	}
+	var spare *spares
 	if o.fs == nil {
-		o.fs = osFS{}
+		spare = newSpares(filepath.Join(o.Dir, draftsDir))
+		o.fs = osFS{spare}
 	}
 	if o.proveAfter == 0 {
 		o.proveAfter = proveAfter
@@ -46,6 +48,7 @@ func Open(o Options) (*Journal, error) {
 		group:    o.GroupCommit,
 		prove:    o.proveAfter,
 		fs:       o.fs,
+		spares:   spare,
 		onFold:   o.folded,
 		index:    newIndex(),
 		dirty:    make(map[uint64]struct{}),
@@ -62,14 +65,11 @@ func Open(o Options) (*Journal, error) {
 		unproven: make(map[uint64]time.Time),
 	}
 	if err := os.MkdirAll(j.path(draftsDir), 0o700); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
+		return nil, errors.Join(fmt.Errorf("journal: %w", err), j.closeFiles())
 	}
 	r := recovery{j: j, boot: o.bootID, noSync: o.noSync, maxDB: o.maxDB, doubt: make(map[uint64]bool)}
 	if err := r.run(); err != nil {
-		if j.db != nil {
-			err = errors.Join(err, j.tail.close(), j.db.Close())
-		}
-		return nil, err
+		return nil, errors.Join(err, j.closeFiles())
 	}
 	if j.index.inos.len() > 0 {
 		wake(j.changed)

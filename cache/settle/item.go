@@ -34,6 +34,7 @@ type item struct {
 	place   journal.Place
 	folder  bool
 	removed bool
+	doubt   bool // whether it is where home and name say
 	open    bool
 	lane    lane
 	due     time.Time
@@ -42,6 +43,8 @@ type item struct {
 	on   uint64    // of blocked
 	slot bool      // blocked because on holds the name
 	told bool      // … by a worker's word, not by what the queue knows
+
+	settling bool // timed, and one of queue.settling
 	// met is whose name the last try ran into, by the service's word; 0 when
 	// it did not. The mirror may not know of it yet, and then only this shows
 	// that two wait for each other.
@@ -116,7 +119,7 @@ func (it *item) take(e *journal.Entry) {
 		it.streamFrom = time.Time{}
 	}
 	it.place = journal.Place{Parents: slices.Clone(e.Place.Parents), Name: e.Place.Name}
-	it.due = e.Due
+	it.due, it.doubt = e.Due, e.Base.Doubted()
 	it.home, it.name = nil, ""
 	switch {
 	case e.Base != nil:

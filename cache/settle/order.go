@@ -44,6 +44,7 @@ func (q *queue) settlePlace(it *item) {
 	}
 	if at := q.dueAt(it, now); at.After(now) {
 		q.schedule(it, at)
+		q.settles(it, at)
 		return
 	}
 	if on, slot := q.blocker(it); on != 0 {
@@ -94,9 +95,10 @@ func (q *queue) blocker(it *item) (on uint64, slot bool) {
 
 // cover is the removed folder whose trashing takes this removed node along.
 // A node with several parents is trashed by itself: what the trashing of one
-// of its folders means for it is not known.
+// of its folders means for it is not known. One whose place is in doubt is
+// looked for first.
 func (q *queue) cover(it *item) *item {
-	if it.node == "" || len(it.home) != 1 {
+	if it.node == "" || len(it.home) != 1 || it.doubt {
 		return nil
 	}
 	if p := q.byNode[it.home[0]]; p != nil && p != it && p.removed {
@@ -113,7 +115,7 @@ func (q *queue) inside(folder *item, depth int) uint64 {
 	for c := range q.under[folder.node] {
 		switch {
 		case c == folder:
-		case c.task != nil, c.node == "":
+		case c.task != nil, c.node == "", c.removed && c.doubt:
 			return c.ino
 		case c.removed && len(c.home) > 1:
 			return c.ino

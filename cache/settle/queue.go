@@ -22,6 +22,9 @@ type queue struct {
 	movers map[*item]bool            // folders that are to change parents
 	mover  *item                     // the one that is at it
 	timers timerHeap
+
+	settling settling
+
 	lanes  [lanes]fifo
 	limits limits
 
@@ -101,9 +104,13 @@ func (q *queue) turn() {
 			q.look(e.it.ino)
 		}
 	}
+	ripe := q.hurry(now)
 	q.dispatch(now)
 
 	q.wakeTime = now.Add(time.Hour)
+	if !ripe.IsZero() && ripe.Before(q.wakeTime) {
+		q.wakeTime = ripe
+	}
 	for len(q.timers) > 0 && (q.timers[0].it.state != timed || q.timers[0].it.turn != q.timers[0].turn) {
 		heap.Pop(&q.timers)
 	}
@@ -278,6 +285,10 @@ func (q *queue) wake(ino uint64) {
 func (q *queue) setState(it *item, s state) {
 	if it.state == blocked {
 		takeFrom(q.deps, it.on, it)
+	}
+	if it.settling {
+		it.settling = false
+		q.settling.n--
 	}
 	it.state = s
 	it.turn++

@@ -30,6 +30,12 @@ func (t *task) remove(e *journal.Entry) report {
 	}
 	gone := n.Status == drive.Trashed || n.Status == drive.Purged
 	switch {
+	case e.Base.Doubted() && !gone:
+		// Only now the queue can say whether it goes with a folder.
+		if err := t.standsAt(n); err != nil {
+			return t.fail(err)
+		}
+		return report{kind: again}
 	case e.Folder:
 		return t.removeFolder(e, n, gone)
 	case gone:

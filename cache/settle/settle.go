@@ -25,17 +25,18 @@ var ErrPaused = errors.New("uploads are paused")
 
 // Options configures New. The zero value is usable.
 type Options struct {
-	Uploads     int           // most contents sent at once, 0 = 16
-	Calls       int           // most metadata wishes settled at once, 0 = 8
-	UploadDelay time.Duration // how long removals wait for each other, 0 = not at all
-	WaitPerGB   time.Duration // how long to look for an upload of unknown outcome, per GiB, 0 = 3 min (API §13.2)
-	MinWait     time.Duration // … at least, 0 = 30 s
-	AnswerWait  time.Duration // how long an answer may take after the last byte, and a third of WaitPerGB more; then it is looked for; 0 = 20 s
-	Look        time.Duration // between the first two looks, 0 = 2 s; grows to 60 s
-	Backoff     time.Duration // unit of all back-off, 0 = 1 s (API §13.3)
-	StreamIdle  time.Duration // how long an upload waits for the writer of a file that is open, 0 = 30 s
-	Seed        uint64        // of the randomness in back-off, 0 = random
-	Logger      *slog.Logger  // nil = discard
+	Uploads     int                    // most contents sent at once, 0 = 16
+	Calls       int                    // most metadata wishes settled at once, 0 = 8
+	UploadDelay time.Duration          // how long removals wait for each other, and Entry.Due gives closed files; 0 = not at all
+	Temporary   func(name string) bool // whether a new file's name will soon be another; nil = never
+	WaitPerGB   time.Duration          // how long to look for an upload of unknown outcome, per GiB, 0 = 3 min (API §13.2)
+	MinWait     time.Duration          // … at least, 0 = 30 s
+	AnswerWait  time.Duration          // how long an answer may take after the last byte, and a third of WaitPerGB more; then it is looked for; 0 = 20 s
+	Look        time.Duration          // between the first two looks, 0 = 2 s; grows to 60 s
+	Backoff     time.Duration          // unit of all back-off, 0 = 1 s (API §13.3)
+	StreamIdle  time.Duration          // how long an upload waits for the writer of a file that is open, 0 = 30 s
+	Seed        uint64                 // of the randomness in back-off, 0 = random
+	Logger      *slog.Logger           // nil = discard
 }
 
 const (
@@ -55,6 +56,9 @@ func (o Options) withDefaults() Options {
 	o.Look = cmp.Or(o.Look, 2*time.Second)
 	o.Backoff = cmp.Or(o.Backoff, time.Second)
 	o.StreamIdle = cmp.Or(o.StreamIdle, 30*time.Second)
+	if o.Temporary == nil {
+		o.Temporary = func(string) bool { return false }
+	}
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}
