@@ -103,4 +103,3 @@ func TestPropertiesRefused(t *testing.T) {
 		w.wantCalls(map[string]int{"content.upload": 3, "nodes.properties": 2})
 	})
 }
-
