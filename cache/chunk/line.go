@@ -87,7 +87,7 @@ func (l *line) header(d time.Duration) {
 // epoch is how long is measured before something is concluded.
 func (l *line) epoch() time.Duration {
 	if l.swift && l.phase == growing {
-		return l.rtt / 2 // where much comes in that time
+		return l.rtt / 4 // where much comes in that time
 	}
 	return min(max(2*l.rtt, 50*time.Millisecond), time.Second)
 }
