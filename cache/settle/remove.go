@@ -213,7 +213,6 @@ const listers = 4
 type walk struct {
 	mu      sync.Mutex       // guards what follows
 	seen    map[uint64]found // removed inodes that are inside
-	folders map[string]bool  // ids of folders that were listed
 	strange map[uint64]bool  // removed folders that hold something else
 	unseen  []drive.Node     // … which is this
 	changed []*journal.Entry // removed files with content we never saw
