@@ -423,7 +423,7 @@ func (h host) Undo(ino, rev uint64, why error) (bool, error) {
 	if p == "" {
 		p = e.Place.Shown
 	}
-	if e.Draft != nil || e.NodeID != "" && len(e.Props) > 0 && s.wantsPlaceLocked(e) {
+	if e.Draft != nil || e.NodeID != "" && len(e.Props) > 0 && s.wantsPlaceLocked(e) || s.maskedLocked(e) {
 		err = s.undoPlaceLocked(e)
 	} else {
 		_, err = s.journal.Done(ino, rev)
@@ -445,14 +445,36 @@ func (s *Store) wantsPlaceLocked(e *journal.Entry) bool {
 	return err == nil && ok && (e.Removed || e.Place.Name != r.Name || !slices.Equal(e.Place.Parents, r.Parents))
 }
 
+// maskedLocked tells whether e removes a node that has a temporary name: back
+// in view it must get the one it had here.
+func (s *Store) maskedLocked(e *journal.Entry) bool {
+	r, ok, err := s.mirror.ByID(e.NodeID)
+	return err == nil && ok && e.Removed && len(e.Place.Parents) > 0 && strings.HasPrefix(r.Name, settle.TempPrefix)
+}
+
 // undoPlaceLocked takes the wish for another place, or for removal, out of an
-// entry that carries content, and leaves the content.
+// entry that carries content, and leaves the content. Where the name was given
+// to another meanwhile, it stays with that.
 func (s *Store) undoPlaceLocked(e *journal.Entry) error {
+	masked := s.maskedLocked(e)
 	e.Removed = false
 	if r, ok, err := s.mirror.ByID(e.NodeID); err != nil {
 		return err
-	} else if ok {
+	} else if ok && !masked {
 		e.Place = journal.Place{Parents: slices.Clone(r.Parents), Name: r.Name, Shown: r.Shown}
+	}
+	if masked && e.Base != nil {
+		e.Base.Doubt()
+	}
+	for _, p := range e.Place.Parents {
+		if other, taken := s.journal.Child(p, mirror.Fold(e.Place.Shown)); taken && other.Ino != e.Ino {
+			name, err := s.conflictNameLocked(e)
+			if err != nil {
+				return err
+			}
+			e.Place.Name, e.Place.Shown = name, mirror.Shown(name, "", false)
+			break
+		}
 	}
 	return s.putLocked(e)
 }

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -246,4 +248,69 @@ func TestEchoUnderDoubt(t *testing.T) {
 			w.want(w.drive(c.want), "one")
 		})
 	}
+}
+
+// The drive refuses a removal, because somebody changed the file, after its
+// name was given to another: each keeps a name of its own, and what is removed
+// next is what was meant.
+func TestUndoneRemovalOfATakenName(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.CallTimeout = time.Millisecond })
+	w.put("/a", "a")
+	w.put("/b", "b")
+	w.poll()
+	w.write("/a", "edited")
+	a, err := w.s.Resolve(t.Context(), "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.s.settler.Pause(true)
+	w.rename("/b", "/a")
+	e, ok := w.s.journal.Get(a.Ino)
+	if !ok || !e.Removed {
+		t.Fatalf("what was replaced: %+v", e)
+	}
+	if undone, err := (host{w.s}).Undo(a.Ino, e.Rev, drive.ErrChanged); !undone || err != nil {
+		t.Fatal(undone, err)
+	}
+	b, err := w.s.Resolve(t.Context(), "/a")
+	if err != nil || b.Ino == a.Ino {
+		t.Errorf("/a is inode %d (%v), and was given to another than %d", b.Ino, err, a.Ino)
+	}
+	if p := w.s.PathOf(a.Ino); !strings.HasPrefix(p, "/a (conflict ") || w.read(p) != "edited" {
+		t.Errorf("the file that came back is at %q", p)
+	}
+	w.s.settler.Pause(false)
+	w.flush()
+	if got := w.drive("/a"); got != "b" {
+		t.Errorf("the drive's /a holds %q", got)
+	}
+}
+
+// A removal is undone while the node has the temporary name of a rename that a
+// crash cut short: it does not keep that.
+func TestUndoneRemovalUnderTemporaryName(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.CallTimeout = time.Millisecond })
+	n := w.put("/f", "f")
+	w.poll()
+	f, err := w.s.Resolve(t.Context(), "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.s.settler.Pause(true)
+	w.unlink("/f")
+	if _, err := w.other.Rename(n.ID, settle.TempPrefix+n.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	e, ok := w.s.journal.Get(f.Ino)
+	if !ok || !e.Removed {
+		t.Fatalf("the removal: %+v", e)
+	}
+	if undone, err := (host{w.s}).Undo(f.Ino, e.Rev, drive.ErrChanged); !undone || err != nil {
+		t.Fatal(undone, err)
+	}
+	w.want(w.ls("/"), "f")
+	w.s.settler.Pause(false)
+	w.flush()
+	w.want(w.drive("/f"), "f")
 }
