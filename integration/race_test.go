@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -329,12 +330,12 @@ func (w *raceTest) judge() {
 // that was closed or put is lost, nothing is doubled, nothing of the other's
 // is overwritten unseen.
 func TestRace(t *testing.T) {
-	rounds := 40
-	if testing.Short() {
-		rounds = 15
-	}
-	if soak() {
+	rounds := 15
+	switch {
+	case soak():
 		rounds = 3000
+	case os.Getenv("DRIVEFS_SEED") != "":
+		rounds = 40
 	}
 	s := seed(t)
 	rng := rand.New(rand.NewPCG(s, 2))
