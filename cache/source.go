@@ -120,7 +120,7 @@ func (x source) Confirm(ctx context.Context, v chunk.Version) error {
 	if n.Content != nil && n.Content.Version == v.Content && (v.MD5 == "" || n.Content.MD5 == v.MD5) {
 		return nil
 	}
-	if err := (host{x.s}).Foreign(n); err != nil {
+	if err := host(x).Foreign(n); err != nil {
 		x.s.log.Warn("noting a change that a read met", "node", v.ID, "err", err)
 	}
 	return drive.ErrChanged

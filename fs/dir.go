@@ -64,6 +64,7 @@ func (d *dir) forgotten() bool {
 	if d.IsRoot() {
 		return false
 	}
+	//lint:ignore SA1019 OnForget is told of it as well, but an answer must not depend on which comes first
 	if d.Forgotten() {
 		return true
 	}

@@ -62,7 +62,7 @@ func TestWaitingLookup(t *testing.T) {
 		<-time.After(500 * time.Millisecond)
 		close(release)
 		p.expect("found")
-		if err, _ := p.wait(); err != nil {
+		if _, err := p.wait(); err != nil {
 			t.Error(err)
 		}
 	})

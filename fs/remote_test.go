@@ -389,7 +389,7 @@ func TestCwdMoves(t *testing.T) {
 			if got := p.ask("where"); !strings.HasSuffix(got, "/b/inner") {
 				t.Errorf("is in %q", got)
 			}
-			if err, _ := p.wait(); err != nil {
+			if _, err := p.wait(); err != nil {
 				t.Error(err)
 			}
 		})

@@ -321,9 +321,9 @@ func (a *actor) thread() int {
 }
 
 // wait returns its end and how long that took.
-func (a *actor) wait() (err error, took time.Duration) {
+func (a *actor) wait() (took time.Duration, err error) {
 	start := time.Now()
 	a.in.Close()
 	err = a.cmd.Wait()
-	return err, time.Since(start)
+	return time.Since(start), err
 }

@@ -125,7 +125,7 @@ func (p *filterParser) unit(field string) (*filter, error) {
 	}
 	colon := strings.IndexByte(p.s[p.i:], ':')
 	if colon < 0 {
-		return nil, fmt.Errorf("missing :")
+		return nil, fmt.Errorf("missing colon")
 	}
 	name := strings.TrimSpace(p.s[p.i : p.i+colon])
 	p.i += colon + 1

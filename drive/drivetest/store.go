@@ -15,6 +15,7 @@ import (
 	crand "crypto/rand"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 var (
@@ -87,7 +88,7 @@ func openStore(o *Options, dir string, sync bool) (*store, error) {
 	db, err := bolt.Open(filepath.Join(dir, "drive.db"), 0o600, &bolt.Options{
 		Timeout: time.Second, NoSync: !sync, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("drive directory %s is in use by another server", dir)
 	}
 	if err != nil {
