@@ -112,7 +112,7 @@ func TestTroubles(t *testing.T) {
 		{name: "throttled", faults: all(drivetest.Fault{Status: 429, RetryAfter: 60})},
 		{name: "token expired", often: true, begin: func(p *proc, _ *front) { p.srv.ExpireTokens() }, reads: true},
 		{name: "token revoked",
-			begin: func(p *proc, _ *front) { p.srv.ExpireTokens(); p.srv.RevokeRefresh() },
+			begin: func(p *proc, _ *front) { p.srv.RevokeRefresh(); p.srv.ExpireTokens() },
 			end: func(p *proc, _ *front) {
 				if err := p.srv.WriteToken(p.token); err != nil {
 					p.Fatal(err)

@@ -164,8 +164,8 @@ func TestHealsByItself(t *testing.T) {
 	w := newWorld(t, drivetest.Options{})
 	w.mount("--poll-interval=10h")
 	w.must("refresh")
-	w.drive.ExpireTokens()
 	w.drive.RevokeRefresh()
+	w.drive.ExpireTokens()
 	w.write("waits", "x")
 	w.eventually("a login is needed", func() bool { return w.status().Remote.State == "auth-required" })
 	if err := w.drive.WriteToken(w.token()); err != nil {

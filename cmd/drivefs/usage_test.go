@@ -51,7 +51,7 @@ func TestBadInput(t *testing.T) {
 		{name: "token empty", args: []string{"mount", "MNT"}, code: 3, want: []string{"no token", "drivefs login"},
 			prepare: func(t *testing.T, w *world) { put(t, w.token(), `{}`) }},
 		{name: "token refused", args: []string{"mount", "MNT"}, code: 3, want: []string{"login"},
-			prepare: func(t *testing.T, w *world) { w.drive.ExpireTokens(); w.drive.RevokeRefresh() }},
+			prepare: func(t *testing.T, w *world) { w.drive.RevokeRefresh(); w.drive.ExpireTokens() }},
 		{name: "nobody at the endpoint", args: []string{"mount", "--endpoint=http://127.0.0.1:1/", "MNT"}, code: 5, want: []string{"127.0.0.1:1", "cannot be reached"}},
 		{name: "endpoint is something else", args: []string{"mount", "--endpoint=" + html.URL, "MNT"}, code: 5, want: []string{html.URL, "does not speak the Amazon Drive API", "--endpoint"}},
 		{name: "no such customer", args: []string{"mount", "MNT"}, code: 1, want: []string{"terms of use"},
