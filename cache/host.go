@@ -65,6 +65,9 @@ func (h host) FolderID(ino uint64) (string, settle.FolderState) {
 	}
 	r, ok, err := s.mirror.Get(ino)
 	if err != nil || !ok {
+		if id := s.folderToCome(ino); id != "" {
+			return id, settle.Known
+		}
 		return "", settle.Gone
 	}
 	return r.ID, settle.Known

@@ -101,3 +101,24 @@ func (s *Store) bindWish(e *journal.Entry) error {
 	}
 	return nil
 }
+
+// folderToCome is the node of a folder that a mirror begun anew has not been
+// told of yet, by what the wishes in it say; "" when none says it, or once
+// all has been told.
+func (s *Store) folderToCome(dir uint64) (id string) {
+	if s.mirror.Complete() {
+		return ""
+	}
+	s.journal.Children(dir, func(e *journal.Entry) bool {
+		for _, f := range e.Folders {
+			if f.Ino == dir {
+				id = f.ID
+			}
+		}
+		return id == ""
+	})
+	if ino, ok := s.mirror.Ino(id); !ok || ino != dir {
+		return ""
+	}
+	return id
+}
