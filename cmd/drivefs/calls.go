@@ -93,8 +93,11 @@ func (m *mount) status() control.Status {
 	}
 	for _, e := range s.Events {
 		text := e.Text
-		if e.Path != "" {
+		switch {
+		case e.Path != "":
 			text = e.Path + ": " + text
+		case e.Kind == "mirror":
+			text = "mirror: " + text
 		}
 		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+mask(text))
 	}
