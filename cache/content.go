@@ -127,7 +127,7 @@ func (s *Store) dropContent(ino, gen uint64) error {
 		if b, berr := s.baseOf(&r); berr == nil {
 			e.Base = b
 		}
-		s.gens[ino] = r.Gen
+		s.gens[ino] = newerGen(s.gens[ino], &r)
 	}
 	err = s.putLocked(e)
 	after, still, aerr := s.inodeLocked(ino)

@@ -398,3 +398,29 @@ func TestAnsweredBeforeTheOtherIsGone(t *testing.T) {
 		t.Errorf("after the removal: inode %d, %v", e.Ino, err)
 	}
 }
+
+// A document that somebody else changed before (so its node has another
+// generation than the file that replaces it) is saved by rename, read here, and
+// saved in place: the reader sees what is written after that too.
+func TestReaderAfterSaveByRename(t *testing.T) {
+	w := newWorld(t)
+	w.put("/doc", "one")
+	w.poll()
+	w.want(w.read("/doc"), "one")
+	w.put("/doc", "two")
+	w.poll()
+	w.write("/.doc.AbCdEf", "three")
+	w.rename("/.doc.AbCdEf", "/doc")
+	h := w.openAt("/doc", unix.O_RDONLY)
+	defer h.Release()
+	w.writeAt("/doc", "THREE", 0, unix.O_WRONLY)
+	w.flush()
+	w.want(w.drive("/doc"), "THREE")
+	w.poll()
+	w.writeAt("/doc", "FOUR", 1, unix.O_WRONLY)
+	s, err := w.readHandle(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(s, "TFOUR")
+}

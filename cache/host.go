@@ -163,6 +163,9 @@ func (h host) Done(ino, rev uint64) (bool, error) {
 			return false, err
 		}
 	}
+	if err := s.keepGen(ino, rev); err != nil {
+		return false, err
+	}
 	s.view.Lock()
 	_, has := s.journal.Get(ino)
 	if !has {
@@ -221,6 +224,42 @@ func (s *Store) keepProps(e *journal.Entry) error {
 	_, err = s.mirror.SetProps(e.NodeID, version, props)
 	return err
 }
+
+// keepGen makes the mirror show the file of a wish that ends under the Gen it
+// was shown with, although its node may have had another: the bytes are the
+// same, and who has them open goes on seeing what is written. Other bytes must
+// not come under a Gen that was used already.
+func (s *Store) keepGen(ino, rev uint64) error {
+	s.view.RLock()
+	e, has := s.journal.Get(ino)
+	gen, shown := s.gens[ino]
+	s.view.RUnlock()
+	if !has || !shown || e.Rev != rev || e.Folder || e.Removed || e.NodeID == "" || e.Base == nil {
+		return nil
+	}
+	r, ok, err := s.mirror.ByID(e.NodeID)
+	if err != nil || !ok || r.Gen == gen {
+		return err
+	}
+	if !sameContent(e.Base, &r) {
+		if r.Gen > gen {
+			return nil
+		}
+		gen++
+	}
+	return s.mirror.SetGen(e.NodeID, r.Content, gen)
+}
+
+// sameContent tells whether a node has the bytes of b.
+func sameContent(b *journal.Base, r *mirror.Record) bool {
+	if b.MD5 != "" && r.MD5 != "" {
+		return b.MD5 == r.MD5 && b.Size == r.Size
+	}
+	return b.Content == r.Content && b.Size == r.Size
+}
+
+// newerGen is the Gen of what replaced that which was shown under gen.
+func newerGen(gen uint64, r *mirror.Record) uint64 { return max(gen+1, r.Gen) }
 
 // brought is what the properties of r are when all that e wishes are on the
 // drive, and the version from which they are.

@@ -201,7 +201,7 @@ func (s *Store) followLocked(c *mirror.Change, pinned bool) []Effect {
 		return nil
 	}
 	if content {
-		s.gens[c.Ino] = r.Gen
+		s.gens[c.Ino] = newerGen(s.gens[c.Ino], &r)
 	}
 	after, still, _ := s.inodeLocked(c.Ino)
 	return viewDiff(&before, true, &after, still)

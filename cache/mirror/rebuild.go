@@ -348,9 +348,14 @@ func (r *Rebuild) takeRecent(w *wtx, l *liveView) error {
 		}
 		switch {
 		case (isLive || isHidden) && is.Version > was.Version:
-			if contentDiffers(&was, &is) && is.Gen <= was.Gen && isLive {
-				next := is
+			next := is
+			switch {
+			case !contentDiffers(&was, &is):
+				next.Gen = was.Gen
+			case is.Gen <= was.Gen:
 				next.Gen = was.Gen + 1
+			}
+			if isLive && next.Gen != is.Gen {
 				if err := w.rewrite(&next, &is); err != nil {
 					return err
 				}

@@ -273,3 +273,24 @@ func (m *Mirror) SetProps(id string, version int64, props map[string]string) ([]
 		return w.rewrite(&next, &cur)
 	})
 }
+
+// SetGen corrects the Gen of a node whose content version is still content: the
+// inode number was shown with another one. Nothing changes for who looks.
+func (m *Mirror) SetGen(id string, content int64, gen uint64) error {
+	_, err := m.writeSmall(sourceAnswer, true, func(w *wtx) error {
+		ino, here, _ := w.lookup(id)
+		if !here {
+			return nil
+		}
+		var cur entry
+		live, _, err := w.load(ino, &cur)
+		if err != nil || !live || cur.Content != content || cur.Gen == gen {
+			return err
+		}
+		w.remember(id)
+		next := cur
+		next.Gen = gen
+		return w.rewrite(&next, &cur)
+	})
+	return err
+}
