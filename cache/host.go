@@ -563,8 +563,11 @@ func (h host) ParentGone(ino uint64) error {
 	slices.Sort(e.Place.Parents)
 	e.Place.Parents = slices.Compact(e.Place.Parents)
 	e.Due, e.RetryAt = time.Now(), time.Now().Add(time.Second)
+	if err := s.putLocked(e); err != nil {
+		return err
+	}
 	s.events.add("edit", s.pathLocked(ino), "its folder went from the drive; the folder is made again")
-	return s.putLocked(e)
+	return nil
 }
 
 // remakeLocked gives a folder that can take children: dir itself while it is

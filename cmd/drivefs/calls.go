@@ -93,6 +93,9 @@ func (m *mount) status() control.Status {
 	}
 	for _, e := range s.Events {
 		text := e.Text
+		if e.Kind == "undone" {
+			text = "the change made here is undone: " + text
+		}
 		switch {
 		case e.Path != "":
 			text = e.Path + ": " + text
