@@ -25,7 +25,7 @@ type Options struct {
 	CacheDir string        // downloaded chunks; "" = no disk tier
 	Remote   *drive.Client // the service
 
-	Memory int64 // bytes for chunks, 0 = 512 MiB
+	Memory int64 // bytes for contents, 0 = 512 MiB: chunks, and what reads under way hold beside them
 	Disk   int64 // bytes for the disk tier, 0 = none
 
 	ReadOnly   bool
@@ -185,7 +185,7 @@ func (s *Store) openRooms() error {
 		disk = 0
 	}
 	s.chunks, err = chunk.Open(chunk.Options{
-		Memory: s.o.Memory, Dir: s.o.CacheDir, Disk: disk,
+		Memory: chunkMemory(s.o.Memory), Dir: s.o.CacheDir, Disk: disk,
 		Source: source{s}, Downloads: s.o.Downloads,
 		ReadTimeout: s.o.ReadTimeout, Logger: s.log,
 	})
@@ -360,4 +360,14 @@ func (s *Store) emit(es []Effect) {
 	if fn := s.effects.Load(); fn != nil {
 		(*fn)(es)
 	}
+}
+
+// chunkMemory is what of the memory for contents chunks get. Each read of the
+// kernel holds a buffer as long as itself while it waits, whatever it is
+// answered from (go-fuse): 64 of 1 MiB at most, and the garbage of as many.
+func chunkMemory(all int64) int64 {
+	if all == 0 {
+		all = 512 << 20
+	}
+	return all - min(all/8, 64<<20)
 }

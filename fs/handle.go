@@ -92,6 +92,7 @@ func (o *openHandles) releaseAll() {
 func (f *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	c := f.t.enter(ctx)
 	defer c.end()
+	giveBack(dest)
 	v, err := f.h.Read(c, off, len(dest))
 	if err != nil {
 		return nil, f.t.errno(c, "read", err)
