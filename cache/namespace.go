@@ -343,7 +343,7 @@ func (s *Store) rmdir(dir uint64, name string) error {
 }
 
 func (s *Store) emptyLocked(dir uint64) error {
-	in, err := s.listLocked(dir, 0, 1)
+	in, err := s.listLocked(nil, dir, 0, 1)
 	if err != nil {
 		return err
 	}

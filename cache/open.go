@@ -61,14 +61,38 @@ func (t *openTable) overlay(n *inode) {
 	if f == nil {
 		return
 	}
-	n.gen = f.gen
-	n.size = f.size()
+	a := n.attr()
+	f.overlay(&a)
+	n.gen, n.size, n.mode, n.mtime, n.ctime = a.Gen, a.Size, a.Mode, a.Mtime, a.Ctime
+}
+
+// overlayAll is overlay for the entries of a folder.
+func (t *openTable) overlayAll(es []Entry) {
+	t.mu.Lock()
+	none := len(t.pins) == 0
+	t.mu.Unlock()
+	if none {
+		return
+	}
+	for i := range es {
+		if es[i].Folder {
+			continue
+		}
+		if f := t.pinned(es[i].Ino); f != nil {
+			f.overlay(&es[i].Attr)
+		}
+	}
+}
+
+func (f *file) overlay(a *Attr) {
+	a.Gen = f.gen
+	a.Size = f.size()
 	if m := f.mtime.Load(); m != 0 {
-		n.mtime = time.Unix(0, m)
-		n.ctime = n.mtime
+		a.Mtime = time.Unix(0, m)
+		a.Ctime = a.Mtime
 	}
 	if m := f.mode.Load(); m != 0 {
-		n.mode = m
+		a.Mode = m
 	}
 }
 

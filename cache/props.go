@@ -208,7 +208,7 @@ func (s *Store) propsKnown(ctx context.Context, dir uint64) {
 }
 
 func (s *Store) childLacksProps(dir uint64, owner string) (lacks bool, err error) {
-	err = s.mirror.List(dir, 0, int(^uint(0)>>1), func(r *mirror.Record) bool {
+	err = s.mirror.Scan(dir, 0, int(^uint(0)>>1), func(r *mirror.Record) bool {
 		lacks = s.lacksProps(r, owner)
 		return !lacks
 	})

@@ -144,15 +144,13 @@ func (s *Store) lookupLocked(dir uint64, name string) (n inode, exact, ok bool, 
 	return n, exact, true, nil
 }
 
-// listLocked yields the entries of dir with a cookie (inode number) above
-// after, in cookie order, at most limit of them.
-func (s *Store) listLocked(dir, after uint64, limit int) ([]inode, error) {
+// listLocked appends to es the entries of dir with a cookie (inode number)
+// above after, in cookie order, at most limit of them.
+func (s *Store) listLocked(es []Entry, dir, after uint64, limit int) ([]Entry, error) {
 	var local []inode
-	if s.journal.HasChildren(dir) {
-		s.journal.Children(dir, func(e *journal.Entry) bool {
-			if e.Ino <= after {
-				return true
-			}
+	hides := s.journal.HasChildren(dir)
+	if hides {
+		s.journal.ChildrenAfter(dir, after, func(e *journal.Entry) bool {
 			n, err := s.fromEntryLocked(e)
 			if err != nil {
 				return true
@@ -162,17 +160,15 @@ func (s *Store) listLocked(dir, after uint64, limit int) ([]inode, error) {
 		})
 	}
 	wishes := s.journal.Len() > 0
-	hides := s.journal.HasChildren(dir)
 	into := s.sentIntoLocked(dir)
-	out := make([]inode, 0, min(limit, 64))
+	from := len(es)
 	cursor := after
-	for len(out) < limit {
+	for len(es)-from < limit {
 		// The mirror is asked for as many as can still be wanted; those that
 		// wishes hide make another round necessary.
 		var got int
-		var scanned []inode
-		want := limit - len(out)
-		err := s.mirror.List(dir, cursor, want, func(r *mirror.Record) bool {
+		want := limit - (len(es) - from)
+		err := s.mirror.Scan(dir, cursor, want, func(r *mirror.Record) bool {
 			got++
 			cursor = r.Ino
 			if wishes && s.journal.Peek(r.Ino, func(*journal.Entry) {}) {
@@ -186,34 +182,28 @@ func (s *Store) listLocked(dir, after uint64, limit int) ([]inode, error) {
 			if s.echoLocked(r, into) {
 				return true
 			}
+			for len(local) > 0 && local[0].ino < r.Ino {
+				es = append(es, s.entryOf(&local[0], dir))
+				local = local[1:]
+			}
 			n := fromRecord(r)
-			n.parents = slices.Clone(n.parents)
-			scanned = append(scanned, n)
+			n.shown = strings.Clone(n.shown) // the one thing of r that an Entry keeps
+			es = append(es, s.entryOf(&n, dir))
 			return true
 		})
 		if err != nil {
-			return nil, err
+			return es[:from], err
 		}
-		end := got < want
-		for _, n := range scanned {
-			for len(local) > 0 && local[0].ino < n.ino {
-				out = append(out, local[0])
-				local = local[1:]
+		if got < want {
+			for i := range local {
+				es = append(es, s.entryOf(&local[i], dir))
 			}
-			out = append(out, n)
-		}
-		if end {
-			out = append(out, local...)
 			break
 		}
 	}
-	if len(out) > limit {
-		out = out[:limit]
-	}
-	for i := range out {
-		s.open.overlay(&out[i])
-	}
-	return out, nil
+	es = es[:min(len(es), from+limit)]
+	s.open.overlayAll(es[from:])
+	return es, nil
 }
 
 // Lookup finds name in the folder dir in any spelling (only the exact one
@@ -318,17 +308,14 @@ func (s *Store) OpenDir(ctx context.Context, dir uint64) (*Dir, error) {
 // order of cookies; fewer than limit means the end. An inode keeps its cookie
 // in a folder as long as it is in it.
 func (d *Dir) Read(ctx context.Context, after uint64, limit int) ([]Entry, error) {
+	return d.Append(ctx, nil, after, limit)
+}
+
+// Append is Read into the room behind es, which is what it returns on an error.
+func (d *Dir) Append(_ context.Context, es []Entry, after uint64, limit int) ([]Entry, error) {
 	d.s.view.RLock()
 	defer d.s.view.RUnlock()
-	ns, err := d.s.listLocked(d.ino, after, limit)
-	if err != nil {
-		return nil, err
-	}
-	es := make([]Entry, len(ns))
-	for i := range ns {
-		es[i] = d.s.entryOf(&ns[i], d.ino)
-	}
-	return es, nil
+	return d.s.listLocked(es, d.ino, after, limit)
 }
 
 // reachesLocked tells whether ino is anc or lies below it, by any of its

@@ -36,11 +36,18 @@ type dirHandle struct {
 	mu    sync.Mutex
 	at    uint64          // cookie of the last entry handed out
 	req   context.Context // the request that read buf
-	buf   []cache.Entry   // read ahead of at, within req only
+	buf   []cache.Entry   // read within req; from pool
+	pool  *[]cache.Entry  // what buf goes back to; nil = there is no buf
+	next  int             // index in buf of what is read ahead of at
+	given int             // entries handed out within req
 	batch int             // size of the next read
 	end   bool            // buf is the last of the folder
-	last  cache.Entry     // the entry handed out last, from buf
+	de    fuse.DirEntry   // the entry handed out last; the bridge copies it
 }
+
+// buffers are what handles read into. Between two requests a handle keeps its
+// own, at the end of the folder it gives it back.
+var buffers = sync.Pool{New: func() any { return new([]cache.Entry) }}
 
 var _ interface {
 	fusefs.FileReaddirenter
@@ -84,14 +91,17 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 	if errno := h.fillLocked(ctx); errno != 0 {
 		return nil, errno
 	}
-	if len(h.buf) == 0 {
+	if h.next == len(h.buf) {
+		h.dropLocked()
 		return nil, 0
 	}
-	h.last = h.buf[0]
-	h.buf = h.buf[1:]
-	h.at = h.last.Ino
-	id := h.d.identity(&h.last)
-	return &fuse.DirEntry{Name: h.last.Name, Mode: id.Mode, Ino: id.Ino, Off: h.last.Ino}, 0
+	e := &h.buf[h.next]
+	h.next++
+	h.given++
+	h.at = e.Ino
+	id := h.d.identity(e)
+	h.de = fuse.DirEntry{Name: e.Name, Mode: id.Mode, Ino: id.Ino, Off: e.Ino}
+	return &h.de, 0
 }
 
 // fillLocked makes sure that buf has the next entry, if there is one. What an
@@ -99,26 +109,37 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 // what an effect may have told it to forget in between.
 func (h *dirHandle) fillLocked(ctx context.Context) syscall.Errno {
 	if h.req != ctx {
-		h.req, h.buf, h.end, h.batch = ctx, nil, false, firstBatch
-		h.last = cache.Entry{}
+		// As a rule a request takes as many as the one before.
+		h.batch = min(max(h.given+1, firstBatch), mostBatch)
+		h.req, h.buf, h.next, h.given, h.end = ctx, h.buf[:0], 0, 0, false
 	}
-	if len(h.buf) > 0 || h.end {
+	if h.next < len(h.buf) || h.end {
 		return 0
+	}
+	if h.pool == nil {
+		h.pool, _ = buffers.Get().(*[]cache.Entry)
+		h.buf = *h.pool
 	}
 	c := h.d.begin(ctx)
 	defer c.end()
-	es, err := h.in.Read(c, max(h.at, cookieUp), h.batch)
-	if errors.Is(err, cache.ErrNotExist) {
-		// Removed while it was open: it is empty.
-		es, err = nil, nil
-	}
-	if err != nil {
+	es, err := h.in.Append(c, h.buf[:0], max(h.at, cookieUp), h.batch)
+	h.buf, h.next = es, 0
+	if err != nil && !errors.Is(err, cache.ErrNotExist) { // removed while it was open: it is empty
 		return h.d.t.errno(c, "readdir", err)
 	}
 	h.end = len(es) < h.batch
 	h.batch = min(2*h.batch, mostBatch)
-	h.buf = es
 	return 0
+}
+
+// dropLocked gives buf back.
+func (h *dirHandle) dropLocked() {
+	if h.pool != nil {
+		clear(h.buf[:cap(h.buf)])
+		*h.pool = h.buf[:0]
+		buffers.Put(h.pool)
+	}
+	h.buf, h.pool, h.next = nil, nil, 0
 }
 
 // Seekdir continues after the entry whose cookie is off, whether that entry
@@ -126,16 +147,20 @@ func (h *dirHandle) fillLocked(ctx context.Context) syscall.Errno {
 func (h *dirHandle) Seekdir(_ context.Context, off uint64) syscall.Errno {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.at = off
-	h.req, h.buf, h.last = nil, nil, cache.Entry{}
+	h.at, h.req = off, nil
+	h.dropLocked()
 	return 0
 }
 
 // Lookup completes an entry of READDIRPLUS: the one handed out last, or, when
 // the bridge kept it over from an earlier request, as it is now.
 func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
+	var e cache.Entry
 	h.mu.Lock()
-	e, fresh := h.last, h.req == ctx && h.last.Name == name
+	fresh := h.req == ctx && h.next > 0 && h.buf[h.next-1].Name == name
+	if fresh {
+		e = h.buf[h.next-1]
+	}
 	h.mu.Unlock()
 	if !fresh {
 		return h.d.Lookup(ctx, name, out)
@@ -153,5 +178,6 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 func (h *dirHandle) Releasedir(context.Context, uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.req, h.buf = nil, nil
+	h.req = nil
+	h.dropLocked()
 }

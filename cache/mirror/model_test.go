@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -209,6 +210,13 @@ func tree(m *Mirror) (map[string]string, error) {
 			if n < 3 {
 				break
 			}
+		}
+		lent, err := scanned(m, dir)
+		if err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(lent, recs) {
+			return fmt.Errorf("folder %d: %v are scanned, %v listed", dir, lent, recs)
 		}
 		for _, r := range recs {
 			p := path + "/" + r.Shown

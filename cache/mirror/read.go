@@ -16,10 +16,18 @@ type view struct {
 	tx         *bolt.Tx
 	node, home *bolt.Bucket
 	strs       []string
+	loan       *loan // not nil: value reads what is not to be kept
 }
 
 func newView(f *file, tx *bolt.Tx) view {
 	return view{tx: tx, node: tx.Bucket(bNode), home: tx.Bucket(bHome), strs: *f.strs.Load()}
+}
+
+func (v view) decode(val []byte, parent, ino Ino, e *entry) error {
+	if v.loan != nil {
+		return decodeLent(val, v.loan, parent, ino, v.strs, e)
+	}
+	return decodeRecord(val, parent, ino, v.strs, e)
 }
 
 // names is opened when it is needed only: opening costs as much as a read.
@@ -63,7 +71,7 @@ func (v view) in(dir, ino Ino, e *entry) (level uint8, ok bool, err error) {
 // shown: a folder inside itself.
 func (v view) value(dir, ino Ino, val []byte, e *entry) (level uint8, ok bool, err error) {
 	if val[0] == tagRecord {
-		err = decodeRecord(val, dir, ino, v.strs, e)
+		err = v.decode(val, dir, ino, e)
 		level = e.level
 	} else {
 		var home Ino
@@ -75,7 +83,7 @@ func (v view) value(dir, ino Ino, val []byte, e *entry) (level uint8, ok bool, e
 		if rec == nil {
 			return 0, false, fmt.Errorf("inode %d in %d has no record in %d: %w", ino, dir, home, ErrDamaged)
 		}
-		err = decodeRecord(rec, home, ino, v.strs, e)
+		err = v.decode(rec, home, ino, e)
 	}
 	if err != nil {
 		return 0, false, err
@@ -293,6 +301,16 @@ func mappedName(name string) string {
 // than max calls mean the end. The record is valid during the call only, its
 // strings for ever. fn must not write to the mirror, and should not take long.
 func (m *Mirror) List(dir Ino, after Ino, max int, fn func(*Record) bool) error {
+	return m.list(nil, dir, after, max, fn)
+}
+
+// Scan is List for who keeps nothing: the record's strings too are valid during
+// the call only. It allocates next to nothing.
+func (m *Mirror) Scan(dir Ino, after Ino, max int, fn func(*Record) bool) error {
+	return m.list(&loan{}, dir, after, max, fn)
+}
+
+func (m *Mirror) list(l *loan, dir, after Ino, max int, fn func(*Record) bool) error {
 	if max <= 0 {
 		return nil
 	}
@@ -301,6 +319,7 @@ func (m *Mirror) List(dir Ino, after Ino, max int, fn func(*Record) bool) error 
 		if !v.isDir(dir) {
 			return nil
 		}
+		v.loan = l
 		var e entry
 		slab := make([]Ino, 0, 32)
 		n := 0
@@ -313,8 +332,10 @@ func (m *Mirror) List(dir Ino, after Ino, max int, fn func(*Record) bool) error 
 			if err != nil || !ok {
 				return err
 			}
-			slab = slab[:min(len(slab)+len(e.raw), cap(slab))]
 			v.finish(&e, level)
+			if l == nil {
+				slab = slab[:min(len(slab)+len(e.raw), cap(slab))]
+			}
 			if n++; !callback(fn, &e.Record) || n == max {
 				return errStop
 			}

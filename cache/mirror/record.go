@@ -217,11 +217,10 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// reader walks over an encoded value. All strings it gives are parts of one
-// copy, so a record costs one allocation and is safe to keep.
+// reader walks over an encoded value. All strings it gives are parts of s.
 type reader struct {
 	b   []byte
-	s   string // copy of b, and room for the md5 behind it
+	s   string // the bytes of b
 	pos int
 	bad bool
 }
@@ -261,6 +260,9 @@ func (r *reader) string() string {
 		r.bad = true
 		return ""
 	}
+	if n == 0 {
+		return ""
+	}
 	s := r.s[r.pos : r.pos+int(n)]
 	r.pos += int(n)
 	return s
@@ -282,11 +284,37 @@ func (r *reader) code(t []string) string {
 }
 
 // decodeRecord reads the value stored under (parent, ino) into e. parent is 0
-// for the root and for nodes without parents. Errors wrap ErrDamaged.
+// for the root and for nodes without parents. All strings are parts of one
+// copy, so a record costs one allocation and is safe to keep. Errors wrap
+// ErrDamaged.
 func decodeRecord(v []byte, parent, ino Ino, strs []string, e *entry) error {
-	buf := make([]byte, len(v)+32)
+	buf := make([]byte, len(v)+md5Len)
 	copy(buf, v)
-	r := reader{b: v, s: unsafe.String(unsafe.SliceData(buf), len(buf))}
+	return decode(v, unsafe.String(unsafe.SliceData(buf), len(v)), buf[len(v):], nil, parent, ino, strs, e)
+}
+
+const md5Len = 32 // of the text
+
+// loan is what a record is read into that is not to be kept.
+type loan struct {
+	md5   [md5Len]byte
+	props map[string]string
+}
+
+// decodeLent is decodeRecord without the copy: e is valid as long as v is, and
+// until the next use of l.
+func decodeLent(v []byte, l *loan, parent, ino Ino, strs []string, e *entry) error {
+	if l.props == nil {
+		l.props = map[string]string{}
+	}
+	clear(l.props)
+	return decode(v, unsafe.String(unsafe.SliceData(v), len(v)), l.md5[:], l.props, parent, ino, strs, e)
+}
+
+// decode reads v, of which text has the bytes. It puts the md5 into sum, and
+// the properties into props, nil = a map of their own.
+func decode(v []byte, text string, sum []byte, props map[string]string, parent, ino Ino, strs []string, e *entry) error {
+	r := reader{b: v, s: text}
 	if r.byte() != tagRecord {
 		return fmt.Errorf("inode %d: not a record: %w", ino, ErrDamaged)
 	}
@@ -316,8 +344,8 @@ func decodeRecord(v []byte, parent, ino Ino, strs []string, e *entry) error {
 				r.bad = true
 				break
 			}
-			hex.Encode(buf[len(v):], v[r.pos:r.pos+16])
-			e.MD5 = r.s[len(v):]
+			hex.Encode(sum, v[r.pos:r.pos+16])
+			e.MD5 = unsafe.String(unsafe.SliceData(sum), md5Len)
 			r.pos += 16
 		case flags&flagMD5Text != 0:
 			e.MD5 = r.string()
@@ -350,7 +378,9 @@ func decodeRecord(v []byte, parent, ino Ino, strs []string, e *entry) error {
 			r.bad = true
 			n = 0
 		}
-		e.Props = make(map[string]string, n)
+		if e.Props = props; props == nil {
+			e.Props = make(map[string]string, n)
+		}
 		for range n {
 			k := r.string()
 			e.Props[k] = r.string()
