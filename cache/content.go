@@ -24,27 +24,38 @@ func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error 
 			v = chunk.Version{ID: e.Draft.BaseID, Content: e.Draft.BaseGen, Size: e.Draft.BaseLen, MD5: e.Draft.BaseMD5, Name: e.Place.Name}
 		}
 	})
-	buf := make([]byte, 1<<20)
-	for _, x := range d.Missing(0, d.Size()) {
-		for off := x.Off; off < x.End; {
-			p := buf[:min(int64(len(buf)), x.End-off)]
-			n, err := s.chunks.ReadInto(drive.WithPriority(ctx, drive.Uploading), v, p, off)
-			if err == nil && n == 0 {
-				err = drive.ErrChanged
-			}
-			if errors.Is(err, drive.ErrChanged) || errors.Is(err, drive.ErrNotFound) {
-				return h.baseLost(ino, d, err)
-			}
-			if err != nil {
-				return err
-			}
-			if err := d.Fill(p[:n], off); err != nil {
-				return err
-			}
-			off += int64(n)
+	ctx = drive.WithPriority(ctx, drive.Uploading)
+	for _, x := range together(d.Missing(0, d.Size())) {
+		n, err := s.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
+		if err == nil && n < x.End-x.Off {
+			err = drive.ErrChanged
+		}
+		if errors.Is(err, drive.ErrChanged) || errors.Is(err, drive.ErrNotFound) {
+			return h.baseLost(ino, d, err)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return h.filled(ino, d)
+}
+
+// nearby is how many bytes cost less than another request for those behind
+// them.
+const nearby = 1 << 20
+
+// together joins ranges with little between them. Fill leaves out what is
+// local.
+func together(xs []journal.Extent) []journal.Extent {
+	var out []journal.Extent
+	for _, x := range xs {
+		if last := len(out) - 1; last >= 0 && x.Off-out[last].End <= nearby {
+			out[last].End = x.End
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // filled records what Fill added, so that it is not needed again after a

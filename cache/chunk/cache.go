@@ -178,10 +178,21 @@ func (c *Cache) stallTimeout() time.Duration  { return c.readTimeout / 3 }
 // what was asked for only, and disturbs no Reader's windows. Errors are those
 // of ReadAt.
 func (c *Cache) ReadInto(ctx context.Context, v Version, p []byte, off int64) (int, error) {
+	n, err := c.CopyRange(ctx, v, off, off+int64(len(p)), func(b []byte, at int64) error {
+		copy(p[at-off:], b)
+		return nil
+	})
+	return int(n), err
+}
+
+// CopyRange is ReadInto for more than one wants to hold at once: it hands out
+// [from, to) in order, in pieces that give must not keep, and tells how many
+// bytes that were. An error of give ends it.
+func (c *Cache) CopyRange(ctx context.Context, v Version, from, to int64, give func(b []byte, at int64) error) (int64, error) {
 	r := c.Reader(v)
 	defer r.Close()
-	n := min(int64(len(p)), v.Size-off)
-	if off < 0 || n <= 0 {
+	to = min(to, v.Size)
+	if from < 0 || from >= to {
 		return 0, nil
 	}
 	c.mu.Lock()
@@ -189,22 +200,27 @@ func (c *Cache) ReadInto(ctx context.Context, v Version, p []byte, off int64) (i
 		c.mu.Unlock()
 		return 0, errClosed
 	}
-	s := c.beginStreamLocked(r, off)
-	s.values, s.limit = ctx, off+n
+	s := c.beginStreamLocked(r, from)
+	s.values, s.limit = ctx, to
 	s.win, s.run, s.lacks = 2*chunkSize, 1, true
 	c.mu.Unlock()
-	got := 0
-	for int64(got) < n {
-		b, err := r.ReadAt(ctx, off+int64(got), int(min(n-int64(got), maxView/2)))
+	for at := from; at < to; {
+		b, err := r.ReadAt(ctx, at, int(min(to-at, maxView/2)))
 		if err != nil {
-			return got, err
+			return at - from, err
 		}
 		for _, sl := range b.Slices() {
-			got += copy(p[got:], sl)
+			if err == nil {
+				err = give(sl, at)
+				at += int64(len(sl))
+			}
 		}
 		b.Release()
+		if err != nil {
+			return at - from, err
+		}
 	}
-	return got, nil
+	return to - from, nil
 }
 
 // Adopt keeps the bytes of a draft that was just uploaded as v: on disk, and
