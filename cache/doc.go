@@ -33,7 +33,9 @@
 //   - What is sent while a file is open (Settler.Stream: new files only, in
 //     order, with a name that looks final) takes effect only after its close.
 //   - Gen of an inode grows when its content was changed by someone else, and
-//     never while a draft or a writing handle pins the version.
+//     never while a draft or a writing handle pins the version. It neither
+//     changes nor comes again with other bytes when a file takes over a node
+//     that had another Gen (keepGen).
 //
 // # Staying true
 //

@@ -436,6 +436,9 @@ func (f *file) wish(st *journal.DraftState) error {
 		e.LocalID = uuid.NewString()
 	}
 	s.settleLater(e)
+	if early := f.opened.Created.Add(s.o.UploadDelay); f.streamed.Load() && early.Before(e.Due) {
+		e.Due = early // had it been open for longer, its upload would have begun by then
+	}
 	return s.putLocked(e)
 }
 

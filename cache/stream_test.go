@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -237,4 +239,32 @@ func TestStreamCloseIsLocal(t *testing.T) {
 	if got := w.srv.Requests(); got["content.upload"] != 1 {
 		t.Errorf("%v", got)
 	}
+}
+
+// The delay of a large new file runs from its creation, whether it was closed
+// by then or not; that of others from their close.
+func TestDelayOfLargeFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubbleWorld(t, func(*drivetest.Server) {}, false)
+		w.s.o.UploadDelay = time.Hour
+		began := time.Now()
+		for name, size := range map[string]int{"large": 17 * mib, "small": mib, "large.part": 17 * mib} {
+			h := w.create("/"+name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+			w.fill(h, noise(size, 1), 0)
+			defer h.Release()
+		}
+		time.Sleep(50 * time.Minute)
+		for name, due := range map[string]time.Duration{"large": time.Hour, "small": 110 * time.Minute, "large.part": 110 * time.Minute} {
+			h := w.openAt("/"+name, unix.O_WRONLY)
+			if err := h.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			h.Release()
+			w.s.journal.Peek(h.Ino(), func(e *journal.Entry) {
+				if got := e.Due.Sub(began); got != due {
+					t.Errorf("%s: due after %v, want %v", name, got, due)
+				}
+			})
+		}
+	})
 }
