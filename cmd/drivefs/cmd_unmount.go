@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +55,10 @@ func runUnmount(ctx context.Context, p *program, c *config.Config, req control.U
 		return detach(dead.mountpoint)
 	}
 	if err != nil {
+		return err
+	}
+	// Called from inside the mount, it would itself be one who uses it.
+	if err := os.Chdir("/"); err != nil {
 		return err
 	}
 	var r control.UnmountResult

@@ -35,6 +35,33 @@ func TestMeterPlain(t *testing.T) {
 	})
 }
 
+// The time left is told by what was sent of late, and not told when nothing
+// can be said of it.
+func TestMeterEstimate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		m := newMeter(&b)
+		step := func(left int64, want string) {
+			t.Helper()
+			b.Reset()
+			time.Sleep(plainEvery)
+			m.update(control.Progress{Pending: 1, PendingBytes: 100 << 20, Sent: 100<<20 - left, Remote: "online"})
+			if got := strings.TrimPrefix(b.String(), "uploading: 1 change, "); got != want+"\n" {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		step(100<<20, "100 MiB pending")
+		step(90<<20, "90 MiB pending, about 45s left")
+		step(80<<20, "80 MiB pending, about 40s left")
+		step(95<<20, "95 MiB pending") // it began again
+		step(94<<20, "94 MiB pending, about 7m50s left")
+		step(94<<20, "94 MiB pending, about 15m40s left")
+		time.Sleep(paceOver)
+		step(94<<20, "94 MiB pending") // it has stopped
+		m.end()
+	})
+}
+
 func TestMeterOnTerminal(t *testing.T) {
 	master, tty, err := pty.Open()
 	if err != nil {

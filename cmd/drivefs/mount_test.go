@@ -238,6 +238,21 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// The command itself is nobody who uses the mount.
+func TestUnmountFromInside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	p := w.mount()
+	cmd := w.command("unmount", ".")
+	cmd.Dir = w.mountpoint
+	if _, stderr, code := w.finish(cmd); code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if code := p.end(); code != 0 {
+		t.Errorf("mount ended with %d: %s", code, p.stderr())
+	}
+}
+
 func TestUnmountedBySomebodyElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, drivetest.Options{})
