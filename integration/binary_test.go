@@ -1,8 +1,6 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
@@ -13,9 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,37 +69,15 @@ func need(t testing.TB, programs ...string) {
 	}
 }
 
-// proc is one mount in a process of its own.
+// proc is one mount of drivetest in a process of its own.
 type proc struct {
-	testing.TB
+	process
 	srv   *drivetest.Server
 	other *drivetest.Client
-	dir   string // mountpoint
 	state string
 	cache string
 	token string
 	flags []string
-	log   lockedBuffer
-
-	cmd  *exec.Cmd
-	done chan error
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // newProc mounts a fresh drive; at the end of the test everything is flushed,
@@ -118,8 +92,8 @@ func newProc(t testing.TB, srv *drivetest.Server, flags ...string) *proc {
 	}
 	base := t.TempDir()
 	p := &proc{
-		TB: t, srv: srv, other: srv.Else(),
-		dir: filepath.Join(base, "mnt"), state: filepath.Join(base, "state"),
+		process: process{TB: t, dir: filepath.Join(base, "mnt"), runtime: filepath.Join(base, "state")},
+		srv:     srv, other: srv.Else(), state: filepath.Join(base, "state"),
 		cache: filepath.Join(base, "cache"), token: filepath.Join(base, "token.json"),
 		flags: flags,
 	}
@@ -130,7 +104,7 @@ func newProc(t testing.TB, srv *drivetest.Server, flags ...string) *proc {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if p.cmd != nil {
+		if p.running() {
 			p.unmount()
 		}
 		_ = unix.Unmount(p.dir, unix.MNT_DETACH)
@@ -145,17 +119,6 @@ func newProc(t testing.TB, srv *drivetest.Server, flags ...string) *proc {
 	return p
 }
 
-func tail(s string, n int) string {
-	if len(s) > n {
-		return "…" + s[len(s)-n:]
-	}
-	return s
-}
-
-func (p *proc) env() []string {
-	return append(os.Environ(), "XDG_RUNTIME_DIR="+p.state, "NO_COLOR=1")
-}
-
 func (p *proc) mountArgs() []string {
 	args := []string{
 		"mount", "--endpoint", p.srv.Endpoint(), "--token-file", p.token,
@@ -168,90 +131,11 @@ func (p *proc) mountArgs() []string {
 // start mounts and waits for the line that says so.
 func (p *proc) start() {
 	p.Helper()
-	cmd := exec.Command(program(p), p.mountArgs()...)
-	cmd.Env = p.env()
-	cmd.Stderr = &p.log
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		p.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		p.Fatal(err)
-	}
-	p.cmd, p.done = cmd, make(chan error, 1)
-	said := make(chan string, 1)
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		r := bufio.NewReader(out)
-		line, _ := r.ReadString('\n')
-		said <- line
-		_, _ = io.Copy(&p.log, r)
-	}()
-	go func() {
-		<-read
-		p.done <- cmd.Wait()
-	}()
-	select {
-	case line := <-said:
-		if !strings.HasPrefix(line, "mounted ") {
-			p.Fatalf("mount said %q\n%s", line, p.log.String())
-		}
-	case <-time.After(2 * time.Minute):
-		_ = cmd.Process.Kill()
-		p.Fatal("mount did not answer in two minutes\n", p.log.String())
-	}
-}
-
-// verb runs another verb of the program and returns what it printed.
-func (p *proc) verb(args ...string) (string, int) {
-	p.Helper()
-	cmd := exec.Command(program(p), args...)
-	cmd.Env = p.env()
-	out, err := cmd.CombinedOutput()
-	code := 0
-	if err != nil {
-		code = cmd.ProcessState.ExitCode()
-	}
-	return string(out), code
-}
-
-func (p *proc) must(args ...string) string {
-	p.Helper()
-	out, code := p.verb(args...)
-	if code != 0 {
-		p.Fatalf("%v: exit %d: %s\n%s", args, code, out, tail(p.log.String(), 4000))
-	}
-	return out
+	p.launch(p.mountArgs()...)
 }
 
 func (p *proc) flush()   { p.Helper(); p.must("flush", p.dir) }
 func (p *proc) refresh() { p.Helper(); p.must("refresh", p.dir) }
-
-// unmount ends the mount the ordinary way.
-func (p *proc) unmount() {
-	p.Helper()
-	p.must("unmount", p.dir)
-	select {
-	case err := <-p.done:
-		if err != nil {
-			p.Errorf("mount ended with %v\n%s", err, tail(p.log.String(), 4000))
-		}
-	case <-time.After(2 * time.Minute):
-		_ = p.cmd.Process.Kill()
-		p.Error("mount did not end in two minutes after unmount")
-		<-p.done
-	}
-	p.cmd = nil
-}
-
-// kill ends the mount as a crash would.
-func (p *proc) kill() {
-	p.Helper()
-	_ = p.cmd.Process.Signal(syscall.SIGKILL)
-	<-p.done
-	p.cmd = nil
-}
 
 // sh runs a shell command in the mount.
 func (p *proc) sh(script string) string {

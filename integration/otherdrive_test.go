@@ -1,11 +1,9 @@
 package integration
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -29,13 +27,10 @@ import (
 
 // otherMount is a mount of otherdrive in a process of its own.
 type otherMount struct {
-	testing.TB
+	process
 	srv                *otherdrive.Server
-	base, dir          string
+	base               string
 	state, cache, file string
-	log                lockedBuffer
-	cmd                *exec.Cmd
-	done               chan error
 	last               time.Time
 }
 
@@ -58,7 +53,10 @@ func newOtherMount(t testing.TB, opt otherdrive.Options) *otherMount {
 		t.Fatal(err)
 	}
 	base := t.TempDir()
-	m := &otherMount{TB: t, srv: srv, base: base, dir: filepath.Join(base, "mnt"), file: filepath.Join(base, "token.json")}
+	m := &otherMount{
+		process: process{TB: t, dir: filepath.Join(base, "mnt"), runtime: base},
+		srv:     srv, base: base, file: filepath.Join(base, "token.json"),
+	}
 	m.fresh(1)
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -67,9 +65,8 @@ func newOtherMount(t testing.TB, opt otherdrive.Options) *otherMount {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if m.cmd != nil {
-			_ = m.cmd.Process.Kill()
-			<-m.done
+		if m.running() {
+			m.kill()
 		}
 		_ = unix.Unmount(m.dir, unix.MNT_DETACH)
 		if err := srv.Check(); err != nil {
@@ -103,83 +100,13 @@ func (m *otherMount) account() []string {
 func (m *otherMount) start(flags ...string) {
 	m.Helper()
 	args := append(append([]string{"mount"}, m.account()...), "--cache-dir", m.cache, "--poll-interval", "0", "--upload-delay", "200ms", "--log-level", "debug")
-	cmd := exec.Command(program(m), append(append(args, flags...), m.dir)...)
-	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+m.base, "NO_COLOR=1")
-	cmd.Stderr = &m.log
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		m.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		m.Fatal(err)
-	}
-	m.cmd, m.done = cmd, make(chan error, 1)
-	said, read := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(read)
-		r := bufio.NewReader(out)
-		line, _ := r.ReadString('\n')
-		said <- line
-		_, _ = io.Copy(&m.log, r)
-	}()
-	go func() {
-		<-read
-		m.done <- cmd.Wait()
-	}()
-	select {
-	case line := <-said:
-		if !strings.HasPrefix(line, "mounted ") {
-			m.Fatalf("mount said %q", line)
-		}
-	case <-time.After(2 * time.Minute):
-		m.Fatal("mount did not answer in two minutes")
-	}
-}
-
-func (m *otherMount) verb(args ...string) (string, int) {
-	cmd := exec.Command(program(m), args...)
-	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+m.base, "NO_COLOR=1")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return string(out), cmd.ProcessState.ExitCode()
-	}
-	return string(out), 0
-}
-
-func (m *otherMount) must(args ...string) string {
-	m.Helper()
-	out, code := m.verb(args...)
-	if code != 0 {
-		m.Fatalf("%v: exit %d: %s", args, code, out)
-	}
-	return out
+	m.launch(append(append(args, flags...), m.dir)...)
 }
 
 // asked is a verb that takes the account's flags.
 func (m *otherMount) asked(args ...string) string {
 	m.Helper()
 	return m.must(append(args, m.account()...)...)
-}
-
-func (m *otherMount) unmount() {
-	m.Helper()
-	m.must("unmount", m.dir)
-	select {
-	case err := <-m.done:
-		if err != nil {
-			m.Errorf("mount ended with %v", err)
-		}
-		m.cmd = nil
-	case <-time.After(2 * time.Minute):
-		m.Fatal("mount did not end in two minutes after unmount")
-	}
-}
-
-func (m *otherMount) kill() {
-	_ = m.cmd.Process.Kill()
-	<-m.done
-	m.cmd = nil
-	_ = unix.Unmount(m.dir, unix.MNT_DETACH)
 }
 
 // both runs a script in the mount and in the reference directory.
@@ -508,6 +435,7 @@ func otherScenario(t *testing.T, opt otherdrive.Options, files, big int, flags .
 	// A crash with everything still to be sent.
 	m.both(ref, `mkdir crash; for i in 1 2 3 4 5 6 7 8 9; do echo $i > crash/$i; done; cp ../src/big.bin crash/; mv crash/1 crash/one; rm crash/2; printf z >> "new/b (2).txt"; touch -d 2001-02-03T04:05:06 "new/b (2).txt" crash/3`)
 	m.kill()
+	_ = unix.Unmount(m.dir, unix.MNT_DETACH)
 	m.start(flags...)
 	m.mountIs(ref, "after kill -9 and a remount")
 	m.must("flush", m.dir)
