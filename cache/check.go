@@ -82,6 +82,27 @@ type checker struct {
 	say    func(string)
 	below  func(dir uint64) // called for the folders in one that was compared
 	found  int              // differences
+
+	recs []mirror.Record // of the folder that is compared
+	here map[string]int  // id → index in recs; what the drive told of is not there any more
+}
+
+// keptRecs bounds what is kept from one folder to the next.
+const keptRecs = 10_000
+
+// read fills recs and here.
+func (c *checker) read(dir uint64) error {
+	if len(c.recs) > keptRecs || c.here == nil {
+		c.recs, c.here = nil, map[string]int{}
+	}
+	clear(c.recs)
+	clear(c.here)
+	c.recs = c.recs[:0]
+	return c.s.mirror.List(dir, 0, int(^uint(0)>>1), func(rec *mirror.Record) bool {
+		c.here[rec.ID] = len(c.recs)
+		c.recs = append(c.recs, *rec)
+		return true
+	})
 }
 
 func (c *checker) differs(dir uint64, name, what string) {
@@ -97,12 +118,7 @@ func (c *checker) folder(ctx context.Context, dir uint64) error {
 	if err != nil || !ok || !r.Folder {
 		return err
 	}
-	here := map[string]mirror.Record{}
-	err = s.mirror.List(dir, 0, int(^uint(0)>>1), func(rec *mirror.Record) bool {
-		here[rec.ID] = *rec
-		return true
-	})
-	if err != nil {
+	if err := c.read(dir); err != nil {
 		return err
 	}
 	for n, err := range s.remote.Children(ctx, r.ID, false) {
@@ -115,12 +131,16 @@ func (c *checker) folder(ctx context.Context, dir uint64) error {
 		if !n.Live() {
 			continue
 		}
-		rec, known := here[n.ID]
-		delete(here, n.ID)
+		var rec mirror.Record
+		i, known := c.here[n.ID]
+		if known {
+			rec = c.recs[i]
+			delete(c.here, n.ID)
+		}
 		if s.wished(n.ID) {
 			continue
 		}
-		if s.difference(&rec, known, &n) != "" {
+		if s.difference(&rec, known, &n, &r) != "" {
 			if err := c.asked(ctx, dir, &r, n.ID, n.Name); err != nil {
 				return err
 			}
@@ -132,11 +152,11 @@ func (c *checker) folder(ctx context.Context, dir uint64) error {
 		}
 	}
 	// One listing does not prove that a node is gone.
-	for id, rec := range here {
+	for id, i := range c.here {
 		if s.wished(id) {
 			continue
 		}
-		if err := c.asked(ctx, dir, &r, id, rec.Shown); err != nil {
+		if err := c.asked(ctx, dir, &r, id, c.recs[i].Shown); err != nil {
 			return err
 		}
 	}
@@ -197,7 +217,7 @@ func (c *checker) asked(ctx context.Context, dir uint64, r *mirror.Record, id, n
 			return c.believe(n, &rec, known)
 		}
 	default:
-		if what := s.difference(&rec, known, &n); what != "" {
+		if what := s.difference(&rec, known, &n, r); what != "" {
 			c.differs(dir, n.Name, what)
 			return c.believe(n, &rec, known)
 		}
@@ -223,8 +243,9 @@ func (c *checker) believe(n drive.Node, rec *mirror.Record, known bool) error {
 }
 
 // difference says how the mirror's record of a live node is wrong, "" when it
-// is not. What the drive left out is no difference.
-func (s *Store) difference(c *mirror.Record, known bool, n *drive.Node) string {
+// is not. What the drive left out is no difference. in is the folder in which
+// it was found.
+func (s *Store) difference(c *mirror.Record, known bool, n *drive.Node, in *mirror.Record) string {
 	switch {
 	case !known:
 		return "is on the drive and not in the mirror"
@@ -236,7 +257,7 @@ func (s *Store) difference(c *mirror.Record, known bool, n *drive.Node) string {
 		return fmt.Sprintf("is called %q in the mirror", c.Name)
 	case n.Content != nil && (c.Size != n.Content.Size || c.MD5 != strings.ToLower(n.Content.MD5) || c.Content != n.Content.Version):
 		return "has other content in the mirror"
-	case !s.sameParents(c, n.Parents):
+	case !s.sameParents(c, n.Parents, in):
 		return "is in other folders in the mirror"
 	case c.Version == n.Version && (otherTime(c.Created, n.Created) || otherTime(c.Modified, n.Modified)):
 		return "has other times in the mirror"
@@ -245,8 +266,8 @@ func (s *Store) difference(c *mirror.Record, known bool, n *drive.Node) string {
 }
 
 // sameParents compares folders, but for those that the mirror does not show.
-func (s *Store) sameParents(c *mirror.Record, ids []string) bool {
-	if len(ids) == 0 {
+func (s *Store) sameParents(c *mirror.Record, ids []string, in *mirror.Record) bool {
+	if len(ids) == 0 || len(ids) == 1 && ids[0] == in.ID && slices.Equal(c.Parents, []uint64{in.Ino}) {
 		return true
 	}
 	found := 0

@@ -328,7 +328,13 @@ func (c *Client) decode(cl *call, resp *http.Response, out any) error {
 	if out == nil {
 		return nil
 	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	var data []byte
+	var err error
+	if h, ok := resp.Body.(held); ok {
+		data = h.data
+	} else {
+		data, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	}
 	if err == nil {
 		if n, ok := out.(*Node); ok {
 			*n, err = decodeNode(data)

@@ -59,11 +59,13 @@ func (c *Client) listOnce(ctx context.Context, l listing, seen map[string]struct
 	if l.props {
 		fields = fieldsProperties
 	}
+	var page struct { // its room is used again for the next one
+		NextToken string    `json:"nextToken"`
+		Data      []rawNode `json:"data"`
+	}
 	for token := ""; ; {
-		var page struct {
-			NextToken string    `json:"nextToken"`
-			Data      []rawNode `json:"data"`
-		}
+		clear(page.Data)
+		page.NextToken, page.Data = "", page.Data[:0]
 		q := query("filters", l.filter, "sort", sort, "fields", fields, "limit", pageSize, "startToken", token)
 		cl := &call{op: l.op, host: hostMetadata, ref: l.ref + q, idempotent: true}
 		if err := c.exchange(ctx, cl, http.MethodGet, "", nil, &page); err != nil {

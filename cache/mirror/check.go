@@ -80,8 +80,10 @@ func (c *checker) begin() (data []byte, end func(), err error) {
 		rollback()
 		return nil, nil, fmt.Errorf("reading %s: %w", f.path, err)
 	}
-	c.f, c.tx, c.v = f, tx, newView(f, tx)
-	c.index = tx.Bucket(bID)
+	c.f, c.tx = f, tx
+	c.v = view{tx: tx, node: often(tx, bNode), home: often(tx, bHome), strs: *f.strs.Load(), loan: &loan{}}
+	c.name, c.tomb, c.ghost = often(tx, bName), often(tx, bTomb), often(tx, bGhost)
+	c.multi, c.index = often(tx, bMulti), often(tx, bID)
 	if ids := f.ids.Load(); ids != nil {
 		c.held = ids.clone()
 	}
@@ -99,11 +101,15 @@ type checker struct {
 	ctx   context.Context
 	f     *file
 	tx    *bolt.Tx
-	v     view
-	index *bolt.Bucket // id → number
-	held  *idTable     // … of those that a first load holds in memory; nil = none
-	limit Ino          // no number at or above it was handed out
-	known int          // nodes of which the file knows: live, hidden, ghosts
+	v     view // what it reads is valid until it reads the next
+	name  bucket
+	tomb  bucket
+	ghost bucket
+	multi bucket
+	index bucket   // id → number
+	held  *idTable // … of those that a first load holds in memory; nil = none
+	limit Ino      // no number at or above it was handed out
+	known int      // nodes of which the file knows: live, hidden, ghosts
 	live  int64
 	seen  int
 	errs  []error
@@ -175,9 +181,9 @@ func (c *checker) checkIDs() {
 		case err != nil:
 			c.add("inode %d: %w", ino, err)
 		case ok && e.ID == string(id):
-		case string(c.tx.Bucket(bGhost).Get(be(ino))) == string(id):
+		case string(c.ghost.Get(be(ino))) == string(id):
 		default:
-			v := c.tx.Bucket(bTomb).Get(be(ino))
+			v := c.tomb.Get(be(ino))
 			if v == nil {
 				c.add("inode %d of %q is neither live nor hidden nor a ghost", ino, id)
 			} else if _, err := decodeTomb(v, ino, c.v.strs, &e); err != nil || e.ID != string(id) {
@@ -216,7 +222,7 @@ func (c *checker) checkHomes() {
 			return
 		}
 		c.know("inode", ino, e.ID)
-		if has := c.tx.Bucket(bMulti).Get(k) != nil; has != (e.Folder && len(e.raw) > 1) {
+		if has := c.multi.Get(k) != nil; has != (e.Folder && len(e.raw) > 1) {
 			c.add("inode %d with parents %d in the list of folders with several: %v", ino, e.raw, has)
 		}
 		for i, p := range e.raw {
@@ -228,7 +234,7 @@ func (c *checker) checkHomes() {
 					c.add("inode %d has no link in %d", ino, p)
 				}
 			}
-			if c.v.home.Get(be(p)) == nil && c.tx.Bucket(bTomb).Get(be(p)) == nil && c.tx.Bucket(bGhost).Get(be(p)) == nil {
+			if c.v.home.Get(be(p)) == nil && c.tomb.Get(be(p)) == nil && c.ghost.Get(be(p)) == nil {
 				c.add("inode %d is in %d, which is nothing", ino, p)
 			}
 		}
@@ -262,7 +268,7 @@ func (c *checker) checkNodes() {
 		level := levelIn(c.v.node, &e, dir)
 		for l := uint8(0); l <= level; l++ {
 			key := nameKey(nil, dir, shownAt(e.Name, e.ID, l))
-			list, err := decodeClaims(nil, c.v.names().Get(key))
+			list, err := decodeClaims(nil, c.name.Get(key))
 			if err != nil || !slices.Contains(list, claim{ino, l}) {
 				c.add("inode %d has no claim on %q in %d: %v", ino, key[8:], dir, err)
 				continue
@@ -291,7 +297,7 @@ func (c *checker) checkHidden() {
 	c.each(bGhost, func(k, v []byte) {
 		ino := binary.BigEndian.Uint64(k)
 		c.know("ghost", ino, string(v))
-		if c.v.home.Get(k) != nil || c.tx.Bucket(bTomb).Get(k) != nil {
+		if c.v.home.Get(k) != nil || c.tomb.Get(k) != nil {
 			c.add("ghost %d is known", ino)
 		}
 	})

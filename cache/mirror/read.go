@@ -14,13 +14,35 @@ import (
 // view is a read of one moment of one file.
 type view struct {
 	tx         *bolt.Tx
-	node, home *bolt.Bucket
+	node, home bucket
 	strs       []string
-	loan       *loan // not nil: value reads what is not to be kept
+	loan       *loan // not nil: entry and value read what is not to be kept
+}
+
+// bucket is one that is read: now and then, or often with a cursor that is
+// kept, since Get makes one each time.
+type bucket struct {
+	*bolt.Bucket
+	c *bolt.Cursor // nil = now and then
+}
+
+func rarely(b *bolt.Bucket) bucket          { return bucket{b, nil} }
+func often(tx *bolt.Tx, name []byte) bucket { b := tx.Bucket(name); return bucket{b, b.Cursor()} }
+
+// Get is as that of bolt.Bucket.
+func (b bucket) Get(key []byte) []byte {
+	if b.c == nil {
+		return b.Bucket.Get(key)
+	}
+	k, v := b.c.Seek(key)
+	if !bytes.Equal(k, key) {
+		return nil
+	}
+	return v
 }
 
 func newView(f *file, tx *bolt.Tx) view {
-	return view{tx: tx, node: tx.Bucket(bNode), home: tx.Bucket(bHome), strs: *f.strs.Load()}
+	return view{tx: tx, node: rarely(tx.Bucket(bNode)), home: rarely(tx.Bucket(bHome)), strs: *f.strs.Load()}
 }
 
 func (v view) decode(val []byte, parent, ino Ino, e *entry) error {
@@ -54,7 +76,7 @@ func (v view) entry(ino Ino, e *entry) (bool, error) {
 	if rec == nil {
 		return false, fmt.Errorf("inode %d has no record: %w", ino, ErrDamaged)
 	}
-	return true, decodeRecord(rec, parent, ino, v.strs, e)
+	return true, v.decode(rec, parent, ino, e)
 }
 
 // in reads the entry ino of dir; ok=false when it is not there.
@@ -123,7 +145,7 @@ func (v view) finishFirst(e *entry) {
 
 // isBelow reports whether dir is ino or inside it. Only folders of several
 // parents can be inside themselves and yet be reached.
-func isBelow(home, node *bolt.Bucket, dir, ino Ino) bool {
+func isBelow(home, node bucket, dir, ino Ino) bool {
 	seen := map[Ino]bool{}
 	todo := []Ino{dir}
 	for len(todo) > 0 {
@@ -142,7 +164,7 @@ func isBelow(home, node *bolt.Bucket, dir, ino Ino) bool {
 }
 
 // parentsOf are the parents of a live node, nil when it is not live.
-func parentsOf(home, node *bolt.Bucket, ino Ino) []Ino {
+func parentsOf(home, node bucket, ino Ino) []Ino {
 	var kb [16]byte
 	h := home.Get(binary.BigEndian.AppendUint64(kb[:0], ino))
 	if h == nil {

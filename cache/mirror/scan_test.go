@@ -81,3 +81,21 @@ func TestScan(t *testing.T) {
 		t.Errorf("%v allocations for %d records", n, len(many))
 	}
 }
+
+// TestCheckIsCheap: what Check reads a million times it does not copy each time.
+func TestCheckIsCheap(t *testing.T) {
+	m := open(t, Options{})
+	var many []drive.Node
+	for i := range 2000 {
+		many = append(many, leaf(fmt.Sprint("id", i), fmt.Sprintf("file-%06d.txt", i), 1))
+	}
+	apply(t, m, many...)
+	n := testing.AllocsPerRun(3, func() {
+		if errs := m.Check(t.Context()); len(errs) > 0 {
+			t.Error(errs)
+		}
+	})
+	if n > 20*float64(len(many)) {
+		t.Errorf("%v allocations for %d nodes", n, len(many))
+	}
+}

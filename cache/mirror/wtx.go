@@ -45,7 +45,8 @@ type wtx struct {
 	tx   *bolt.Tx
 	from *liveView // side file of a rebuild: where identities come from; else nil
 
-	meta, node, name, home, id, tomb, ghost, listed, multi *bolt.Bucket
+	meta, name, id, tomb, ghost, listed, multi *bolt.Bucket
+	node, home                                 bucket
 
 	src    source
 	own    bool
@@ -183,7 +184,7 @@ func (m *Mirror) afterCommitLocked(f *file, wrote int) error {
 func newWtx(m *Mirror, f *file, tx *bolt.Tx, from *liveView, src source, own bool) *wtx {
 	w := &wtx{
 		m: m, f: f, tx: tx, from: from, src: src, own: own,
-		meta: tx.Bucket(bMeta), node: tx.Bucket(bNode), name: tx.Bucket(bName), home: tx.Bucket(bHome),
+		meta: tx.Bucket(bMeta), node: rarely(tx.Bucket(bNode)), name: tx.Bucket(bName), home: rarely(tx.Bucket(bHome)),
 		id: tx.Bucket(bID), tomb: tx.Bucket(bTomb), ghost: tx.Bucket(bGhost), listed: tx.Bucket(bListed), multi: tx.Bucket(bMulti),
 		now: time.Now(), owner: m.owner(), bulk: f.bulk,
 		seen: map[Ino]*touched{}, dirs: map[Ino]bool{},
@@ -332,7 +333,7 @@ func (w *wtx) isDir(ino Ino) bool {
 	return is
 }
 
-func isDir(home, node *bolt.Bucket, ino Ino) bool {
+func isDir(home, node bucket, ino Ino) bool {
 	var kb [16]byte
 	v := home.Get(binary.BigEndian.AppendUint64(kb[:0], ino))
 	if v == nil {
@@ -342,7 +343,7 @@ func isDir(home, node *bolt.Bucket, ino Ino) bool {
 }
 
 // levelIn is the level of e's name in dir, one of its parents.
-func levelIn(node *bolt.Bucket, e *entry, dir Ino) uint8 {
+func levelIn(node bucket, e *entry, dir Ino) uint8 {
 	if dir == e.home() {
 		return e.level
 	}
