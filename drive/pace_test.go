@@ -260,7 +260,7 @@ func TestDownloadsHoldTheirConnection(t *testing.T) {
 // Of many connections, some are for handing over, and the last for reads that
 // somebody waits for.
 func TestDownloadSlots(t *testing.T) {
-	for n, want := range map[int]int{1: 1, 2: 1, 7: 6, 8: 10, 16: 18} {
+	for n, want := range map[int]int{1: 1, 2: 1, 7: 6, 8: 12, 16: 20} {
 		s := downloadSlots(n)
 		got := 0
 		for ; s.freeLocked(ReadAhead); got++ {

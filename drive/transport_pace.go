@@ -25,7 +25,7 @@ const (
 // somebody waits for finds one open and idle.
 const (
 	ManyDownloads     = 8
-	HandoverDownloads = 2
+	HandoverDownloads = 4
 	SpareDownloads    = 1
 )
 

@@ -66,9 +66,8 @@ type Cache struct {
 	saving  int      // blocks they pin
 	later   []*chunk // for which it had no room
 
-	floodFrom, floodEnds time.Time // see save.go
-	floodBytes           int64
-	floods               int
+	arriving, reading     flooding // see save.go
+	floodEnds, floodSaved time.Time
 
 	hits, misses, downloaded, served int64
 }

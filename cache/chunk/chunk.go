@@ -26,6 +26,7 @@ type chunk struct {
 	cost    int64
 
 	disk   uint64 // granules in the disk tier, as far as asked
+	loaded uint64 // granules that came from there
 	asked  bool   // disk is known
 	queued bool   // for the disk writer
 	later  bool   // in Cache.later
@@ -195,12 +196,22 @@ func (c *Cache) dropLocked(ch *chunk) {
 // size, and a folder of small pictures would drive everything else out.
 const tinySize = granuleSize
 
-// offerLocked offers a chunk that leaves a window.
+// offerLocked offers a chunk that leaves a window. One that came as a whole
+// from the disk tier has to come a second time for it: the kernel has its bytes
+// now, and reading on is faster in the few buffers that are in the processor's
+// cache than through all the memory there is.
 func (c *Cache) offerLocked(ch *chunk) {
 	if ch.v.Size <= tinySize && (ch.queued || ch.have&^ch.disk == 0) {
 		return
 	}
 	if ch.have == 0 || (ch.cached > 0 && ch.cost == ch.weigh()) || c.closed {
+		return
+	}
+	if ch.cached == 0 && ch.have == ch.all && ch.loaded == ch.all && !ch.v.passed[ch.index] {
+		if ch.v.passed == nil {
+			ch.v.passed = make(map[int64]bool)
+		}
+		ch.v.passed[ch.index] = true
 		return
 	}
 	c.policyLocked(ch)

@@ -16,6 +16,7 @@ import (
 type content struct {
 	Version
 	chunks  map[int64]*chunk
+	passed  map[int64]bool // that a window let go of as they came from the disk tier
 	readers int
 	used    int64 // pool.tick of the last Reader, for forgetting the oldest
 

@@ -231,10 +231,44 @@ func flip(t *testing.T, path string, at int64) {
 	}
 }
 
+// What a reader goes through once on disk does not fill the memory; what it
+// comes back to does.
+func TestDiskPasses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := &service{latency: 20 * time.Millisecond, rate: 10e6, tags: true} // no flood
+		o := Options{Source: s, Dir: t.TempDir(), Disk: 1 << 30, Memory: 128 << 20}
+		v := film("film", 48<<20+5)
+		c := open(t, o)
+		play(t, c, v, 1<<20)
+		written(c)
+		shut(t, c)
+		c = open(t, o)
+		synctest.Wait()
+		had := s.downloaded()
+		for _, want := range []struct{ least, most int64 }{{0, 24 << 20}, {v.Size, 64 << 20}, {v.Size, 64 << 20}} {
+			r := c.Reader(v)
+			var most int64
+			for off := int64(0); off < v.Size; off += 1 << 20 {
+				mustRead(t, r, off, 1<<20)
+				most = max(most, c.Stats().MemoryBytes)
+			}
+			r.Close()
+			synctest.Wait()
+			if got := c.Stats().MemoryBytes; got < want.least || most > want.most {
+				t.Errorf("%d bytes in memory, %d at most, want %d and %d", got, most, want.least, want.most)
+			}
+		}
+		if n := s.downloaded() - had; n > 0 {
+			t.Errorf("downloaded %d bytes again", n)
+		}
+		check(t, c)
+	})
+}
+
 // The directory goes while the cache runs: reads go on, and it comes back.
 func TestDiskDeleted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := &service{latency: 20 * time.Millisecond, tags: true}
+		s := &service{latency: 20 * time.Millisecond, rate: 10e6, tags: true} // no flood
 		o := Options{Source: s, Dir: filepath.Join(t.TempDir(), "cache"), Disk: 4 << 30, Memory: 16 << 20}
 		c := open(t, o)
 		v := film("film", 40<<20)
@@ -450,7 +484,7 @@ func TestFlood(t *testing.T) {
 						t.Errorf("chunk %d waits", w.ch.index)
 					}
 				}
-				if i, wait := c.nextSaveLocked(now); len(c.saves) > 0 && wait == 0 {
+				if i, wait := c.nextSaveLocked(now); len(c.saves) > 0 && wait == 0 && now.Sub(c.floodSaved) < floodPause {
 					t.Errorf("save %d is urgent", i)
 				}
 			}

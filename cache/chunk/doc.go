@@ -34,6 +34,11 @@
 // costs a round trip; two chunks stay behind. More than 128 MiB only a reader
 // gets that waits for the line: with a window that deep, a request is for 16
 // MiB and a connection spends its time on bytes instead of waiting for answers.
+// Requests are smaller for what is read soon and towards the end of the file,
+// and of different sizes where many begin together (see requestLocked).
+// Who begins at the beginning with reads of 512 KiB copies the file, which no
+// player or scanner does (see eagerRead): it has the deepest window at once, and
+// all connections as soon as the first bytes show that one is far from enough.
 // Reads overtake each other by a few MiB; what was jumped over is no part of
 // what was read until it is. What a read needs is asked for together with what
 // is to follow it. A jump to another place begins a stream and gives up the
@@ -110,9 +115,15 @@
 // ask for what comes after that which it read the first time.
 //
 // See disk: a file a chunk, no index to lose, checksums a granule. Writing
-// happens behind a bounded queue, and waits while the line brings more than 200
-// MB/s, except for heads and tails of media. Whatever is missing, damaged or of doubtful
-// origin there is fetched again.
+// happens behind a bounded queue, and nearly stops while the line brings more
+// than 200 MB/s or readers get more than 1 GB/s, except for heads and tails of
+// media. Whatever is missing, damaged or of doubtful origin there is fetched
+// again.
+//
+// Reading from it goes one chunk ahead. A chunk that comes from there as a whole
+// is let go of behind the window, and kept in memory only from the second time
+// on: the kernel has its bytes, and the few buffers that are used over and over
+// stay in the processor's cache, which makes reading a fifth faster.
 //
 // # Locks
 //

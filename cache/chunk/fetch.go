@@ -315,11 +315,12 @@ func (c *Cache) attempt(f *fetch) error {
 			c.mu.Lock()
 			c.arrivedLocked(f, n)
 			if f.at-told >= firstFetch {
-				if told == from {
-					c.line.first(f.at-told, f.moved.Sub(toldAt), took+f.moved.Sub(toldAt))
-				}
-				if c.line.body(f.moved, f.at-told, f.moved.Sub(toldAt)) {
+				d := f.moved.Sub(toldAt)
+				if c.line.body(f.moved, f.at-told, d) {
 					c.fewerLocked()
+				}
+				if told == from && c.line.first(f.moved, f.at-told, d, took+d, f.eagerLocked()) {
+					c.pumpLocked()
 				}
 				told, toldAt = f.at, f.moved
 			}
@@ -453,6 +454,16 @@ func (f *fetch) aheadLocked() bool {
 	return false
 }
 
+// eagerLocked reports whether f serves somebody who copies the whole file.
+func (f *fetch) eagerLocked() bool {
+	for _, s := range f.streams {
+		if s.eager {
+			return true
+		}
+	}
+	return false
+}
+
 // trimKeptLocked unpins what a trusted fetch has filled.
 func (c *Cache) trimKeptLocked(f *fetch) {
 	if f.pending || len(f.kept) < 2 {
@@ -479,7 +490,7 @@ func (c *Cache) arrivedLocked(f *fetch, n int) {
 		if f.headedAt.After(c.failedAt) {
 			c.streak = 0 // answers from before the failure tell nothing
 		}
-		c.floodLocked(f.moved, n)
+		c.floodLocked(&c.arriving, f.moved, int64(n), flood)
 	}
 	if f.trusted {
 		c.haveLocked(f, before)
@@ -497,6 +508,9 @@ func (c *Cache) haveLocked(f *fetch, before int64) {
 			return
 		}
 		ch.have |= 1 << g
+		if ch.loaded &^= 1 << g; f.disk {
+			ch.loaded |= 1 << g
+		}
 		if len(ch.parts) > 0 {
 			ch.dropParts(func(p int) bool { return p == g })
 		}

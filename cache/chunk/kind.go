@@ -32,18 +32,15 @@ func isMedia(name string) bool {
 
 func isFilm(name string) bool { return films[strings.ToLower(path.Ext(name))] }
 
-// lookSize is how much is fetched where reading begins, at off. Whatever looks
-// into a film reads a MiB of its head in steps, and often a bit of its end
-// after the first of them; and where a player jumps to, it reads on.
-func lookSize(name string, off int64) int64 {
-	switch {
-	case isFilm(name) && off < firstFetch:
+// lookSize is how much is fetched where reading begins. Whatever looks into a
+// film reads a MiB of its head in steps, and often a bit of its end after the
+// first of them; and where a player jumps to, it reads on, from the whole
+// picture before that place: a second request would be a second round trip.
+func lookSize(name string) int64 {
+	if isFilm(name) {
 		return 1 << 20
-	case isFilm(name):
-		return 512 << 10
-	default:
-		return firstFetch
 	}
+	return firstFetch
 }
 
 // wholeSize is up to what size a file is fetched by one request at its first

@@ -37,6 +37,8 @@ type line struct {
 	aloneAll time.Duration // and with it
 
 	each     float64       // bytes a second of one connection that brings some, lately
+	lately   float64       // of which this is the quotient: bytes,
+	latelyIn float64       // and seconds
 	rtt      time.Duration // from request to answer, smoothed
 	least    time.Duration // the shortest that was seen
 	halvedAt time.Time
@@ -93,16 +95,31 @@ func (l *line) epoch() time.Duration {
 }
 
 // first is told how long the n bytes took that came as the first ever: took
-// without the time until the answer, all with it.
-func (l *line) first(n int64, took, all time.Duration) {
+// without the time until the answer, all with it; and whether they are for
+// somebody who copies the whole file. It reports whether there are to be more
+// connections.
+func (l *line) first(now time.Time, n int64, took, all time.Duration, eager bool) bool {
 	if l.alone > 0 || l.phase != growing || l.last.each > 0 {
-		return
+		return false
 	}
 	l.alone, l.aloneIn, l.aloneAll = n, took, all
-	if l.rtt >= longTrip && took <= l.rtt/2 {
-		l.swift = true
-		l.limit = min(max(l.limit, swiftConnections), l.max)
+	if l.rtt < longTrip || took > l.rtt/2 {
+		return false
 	}
+	l.swift = true
+	was := l.limit
+	if l.limit = min(max(l.limit, swiftConnections), l.max); eager {
+		// Nobody looks at the bytes as they come, so that it may be tried at
+		// once how many connections the line is good for.
+		l.limit = l.max
+	}
+	if l.limit == was {
+		return false
+	}
+	l.effect = false
+	l.begin(now)
+	l.look(now)
+	return true
 }
 
 // aloneRate is what a connection brings that has the line for itself, 0 =
@@ -145,11 +162,11 @@ func (l *line) look(now time.Time) {
 // now. It reports whether there are to be fewer connections.
 func (l *line) body(now time.Time, n int64, took time.Duration) bool {
 	took = max(took, 100*time.Microsecond)
-	rate := float64(n) / took.Seconds()
-	if l.each == 0 {
-		l.each = rate
-	}
-	l.each += (rate - l.each) / 8
+	// Bytes and time each for itself: what a stall holds up comes at once after
+	// it, and neither of the two is how fast a connection is.
+	l.lately += (float64(n) - l.lately) / 8
+	l.latelyIn += (took.Seconds() - l.latelyIn) / 8
+	l.each = l.lately / l.latelyIn
 	if began := now.Add(-took); !l.effect || began.Before(l.start) || began.Before(l.since) {
 		return false
 	}

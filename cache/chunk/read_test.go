@@ -16,9 +16,9 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// mostConnections is how many there may be by default: 16 that bring bytes, 2
+// mostConnections is how many there may be by default: 16 that bring bytes, 4
 // that await their answer, 1 for a read that somebody waits for.
-const mostConnections = 19
+const mostConnections = 21
 
 func TestSequentialOnce(t *testing.T) {
 	for _, mem := range []int64{16 << 20, 512 << 20} {
@@ -165,8 +165,8 @@ func TestFillsTheLine(t *testing.T) {
 		memory       int64
 		pieces, best float64 // of the two, at least
 	}{
-		{1 << 20, 1, 512 << 20, 1.05, 0.7},
-		{1 << 20, 4, 512 << 20, 1.05, 0.7},
+		{1 << 20, 1, 512 << 20, 1.05, 0.9},
+		{1 << 20, 4, 512 << 20, 1.05, 0.9},
 		{128 << 10, 1, 512 << 20, 1.05, 0.7},
 		{1 << 20, 4, 128 << 20, 0.8, 0},
 	} {
@@ -268,7 +268,7 @@ func TestLooksFetchLittle(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(time.Second)
-		if got := s.downloaded(); got > 512<<10+int64(len(offs))*512<<10 {
+		if got := s.downloaded(); got > int64(len(offs))<<20 {
 			t.Errorf("downloaded %d KiB for %d reads of 64", got>>10, len(offs))
 		}
 		check(t, c)

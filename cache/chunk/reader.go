@@ -141,6 +141,7 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
 	if c.hitLocked(s, b, off, end) {
 		c.hits++
 		c.served += end - off
+		c.floodLocked(&c.reading, now, end-off, readFlood)
 		s.fresh, s.solo = false, nil
 		if s.next >= s.plan {
 			c.aheadLocked(s, 1<<30)
@@ -318,6 +319,7 @@ func (o *op) waitLocked(ctx context.Context) error {
 		c.hits++
 	}
 	c.served += o.end - o.off
+	c.floodLocked(&c.reading, time.Now(), o.end-o.off, readFlood)
 	c.giveLocked(o.s, o.b, o.off, o.end)
 	o.s.fresh = false
 	if !o.solo {
@@ -521,7 +523,7 @@ func (o *op) extentLocked(ch *chunk, a, b int, disk bool) (int, int) {
 	if ch.index == 0 && o.off < firstFetch && o.s.limit == o.ct.Size && o.ct.Size <= wholeSize(o.ct.Name) {
 		a, want = 0, o.ct.Size
 	} else if o.s.run == 0 {
-		want = min(lookSize(o.ct.Name, o.off), o.c.shareLocked())
+		want = min(lookSize(o.ct.Name), o.c.shareLocked())
 	}
 	blocked := ch.have | ch.flying()
 	if ch.asked {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"hash/crc32"
+
+	"golang.org/x/sys/unix"
 )
 
 // save is what the disk writer is to write: granules of a chunk, whose blocks
@@ -18,27 +20,32 @@ type save struct {
 	blocks []*block
 }
 
-// A download that is faster than flood for a while needs the processor for
-// itself, and the disk could hardly follow: the writer then lets all wait but
-// the heads and tails of media, until it is slower again.
+// Who reads or downloads faster than flood needs the processor for it, and the
+// disk could hardly follow: the writer then lets all wait but the heads and
+// tails of media, and takes one chunk of the others now and then, until it is
+// slower again.
 const (
-	flood      = 200e6 // bytes a second
-	floodSpan  = 100 * time.Millisecond
-	floodSpans = 3 // after so many in a row
+	flood      = 200e6 // bytes a second that are downloaded
+	readFlood  = 1e9   // and that are read
+	floodSpan  = 50 * time.Millisecond
 	floodAfter = 2 * floodSpan
+	floodPause = 250 * time.Millisecond // between two chunks that do not wait
 )
 
-// floodLocked counts n bytes that were downloaded.
-func (c *Cache) floodLocked(now time.Time, n int) {
-	if d := now.Sub(c.floodFrom); d >= floodSpan {
-		if float64(c.floodBytes)/d.Seconds() < flood {
-			c.floods = 0
-		} else if c.floods++; c.floods >= floodSpans {
-			c.floodEnds = now.Add(floodAfter)
-		}
-		c.floodFrom, c.floodBytes = now, 0
+// flooding is what was moved one way in the present span.
+type flooding struct {
+	from  time.Time
+	bytes int64
+}
+
+// floodLocked counts n bytes that were moved, which is a flood from rate on.
+func (c *Cache) floodLocked(f *flooding, now time.Time, n int64, rate float64) {
+	if now.Sub(f.from) >= floodSpan {
+		f.from, f.bytes = now, 0
 	}
-	c.floodBytes += int64(n)
+	if f.bytes += n; float64(f.bytes) >= rate*floodSpan.Seconds() {
+		c.floodEnds = now.Add(floodAfter)
+	}
 }
 
 // nextSaveLocked is which of the queue the writer takes, or how long it is to
@@ -52,7 +59,7 @@ func (c *Cache) nextSaveLocked(now time.Time) (i int, wait time.Duration) {
 			return i, 0
 		}
 	}
-	return 0, c.floodEnds.Sub(now)
+	return 0, max(0, min(c.floodEnds.Sub(now), c.floodSaved.Add(floodPause).Sub(now)))
 }
 
 // isEdge reports whether ch is what a library scan reads of a film.
@@ -133,6 +140,7 @@ func (c *Cache) writer() {
 		}
 		s := c.saves[i]
 		c.saves = slices.Delete(c.saves, i, i+1)
+		c.floodSaved = time.Now()
 		ch := s.ch
 		tag := ch.v.tag
 		drop := ch.v.dropped
@@ -208,6 +216,10 @@ func (c *Cache) readDisk(f *fetch) {
 		file.close()
 		c.disk.remove(f.ct.Version, ch.index)
 	case err == nil:
+		if n := f.to - f.lo; n > blockSize {
+			// A disk that is slow to answer is asked for all of it at once.
+			_ = unix.Fadvise(int(file.f.Fd()), headerSize+f.lo-base, n, unix.FADV_WILLNEED)
+		}
 		if err := c.copyDisk(f, ch, file); err != nil {
 			c.log.Debug("reading the disk cache", "name", f.ct.Name, "err", err)
 			c.disk.remove(f.ct.Version, ch.index)

@@ -11,6 +11,7 @@ const (
 	firstFetch = 256 << 10      // what a read fetches of which nothing else is known
 	fullWindow = 32 * chunkSize // of a reader that finds everything there
 	maxWindow  = 96 * chunkSize // of one that waits for the line
+	diskWindow = chunkSize      // what of it is read ahead from the disk tier
 	behind     = 2 * chunkSize
 	maxStreams = 4 // of one Reader
 
@@ -25,6 +26,12 @@ const (
 	foundRun = 8 << 20
 
 	longFetch = time.Second // beyond it, nothing is won by asking for more at once
+
+	// Whoever begins at the beginning of a file with reads of this size copies
+	// it: the kernel makes them of reads of more than 128 KiB, and players,
+	// scanners and viewers read less. What it reads is known without waiting
+	// for it to go on.
+	eagerRead = 512 << 10
 
 	idleAfter = 10 * time.Second
 )
@@ -41,6 +48,7 @@ type stream struct {
 	gap   int64 // bytes before next that were jumped over and not read yet
 	slow  bool  // a read waited for the network since the window grew
 	lacks bool  // one did so ever, or surely will
+	eager bool  // began with an eagerRead
 
 	chunks  []*chunk        // held
 	cur     int64           // chunk next was last in, -1 none
@@ -139,6 +147,11 @@ func (c *Cache) moveLocked(s *stream, off, end int64, now time.Time) {
 	case !s.begun:
 		s.begun = true
 		s.next = end
+		if off == 0 && end-off >= eagerRead && s.limit == s.ct.Size && s.run == 0 {
+			s.eager = true
+			s.run = end - off
+			s.earnLocked()
+		}
 	case s.run == 0 && d > firstFetch:
 		s.gap += d
 		s.next = end
@@ -179,7 +192,7 @@ func (c *Cache) moveLocked(s *stream, off, end int64, now time.Time) {
 func (s *stream) earnLocked() {
 	c := s.r.c
 	for _, g := range growth {
-		if s.run >= g.run && s.win < g.win && (g.win <= fullWindow || s.slow) {
+		if (s.run >= g.run || s.eager) && s.win < g.win && (g.win <= fullWindow || s.slow || s.eager) {
 			s.win, s.plan = g.win, 0
 			s.slow = false
 		}
@@ -269,25 +282,24 @@ func (c *Cache) restLocked(s *stream) {
 	}
 }
 
-// extendLocked has f bring the n chunks after its own too, as far as nothing
+// extendLocked has f go on to end in the chunks after its own, as far as nothing
 // of them is there: in a deep window the time a connection waits for its
-// answer is what limits it, and that is paid less often.
-func (c *Cache) extendLocked(f *fetch, s *stream, n, room int) {
-	for ; n > 0; n-- {
-		index := f.first + int64(len(f.chunks))
-		if room -= blocksPerChunk; room < 0 || index*chunkSize >= s.limit {
-			return
-		}
-		ch := c.chunkLocked(s.ct, index)
-		if !ch.asked || ch.disk|ch.have|ch.flying() != 0 || len(ch.parts) > 0 || s.limit < ch.base()+int64(ch.size) {
+// answer is what limits it, and that is paid less often. end is at the end of a
+// block, or beyond the end of the version.
+func (c *Cache) extendLocked(f *fetch, s *stream, end int64, room int) {
+	for f.to < min(end, s.limit) {
+		ch := c.chunkLocked(s.ct, f.first+int64(len(f.chunks)))
+		to := min(end, ch.base()+int64(ch.size))
+		blocks := int(to-ch.base()+blockSize-1) / blockSize
+		room -= blocks
+		if room < 0 || !ch.asked || ch.disk|ch.have|ch.flying() != 0 || len(ch.parts) > 0 || s.limit < to {
 			c.dropLocked(ch)
 			return
 		}
 		ch.holds++
 		ch.fetches = append(ch.fetches, f)
 		f.chunks = append(f.chunks, ch)
-		f.to = ch.base() + int64(ch.size)
-		blocks := (ch.size + blockSize - 1) / blockSize
+		f.to = to
 		f.promise += blocks
 		c.pool.promised += blocks
 		c.holdLocked(s, ch)
@@ -372,7 +384,7 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool
 		return false
 	}
 	if disk {
-		if c.diskReads >= maxDiskReads {
+		if c.diskReads >= maxDiskReads || ch.base() > s.next+diskWindow {
 			return false
 		}
 	} else {
@@ -390,12 +402,40 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool
 	f := c.startLocked(ch, a, b, disk, s, s.values)
 	c.holdLocked(s, ch)
 	if !disk && b*granuleSize >= chunkSize {
-		// All connections together have most of the window, the rest of it
-		// is for those that are done before the others. Towards the end of
-		// the file the requests are smaller, so that all end together.
-		n := min(w*3/4, 2*(s.limit-ch.base())) / chunkSize / int64(c.line.max+1)
-		n = min(n, int64(c.line.each*longFetch.Seconds())/chunkSize)
-		c.extendLocked(f, s, int(n)-1, room-need)
+		c.extendLocked(f, s, (f.lo+c.requestLocked(s, f.lo, w))/blockSize*blockSize, room-need)
 	}
 	return true
+}
+
+// requestLocked is how many bytes one request that begins at pos is to bring
+// at least, in a window of w bytes.
+func (c *Cache) requestLocked(s *stream, pos, w int64) int64 {
+	most := int64(c.line.max + 1)
+	// All connections together have most of the window, the rest of it is for
+	// those that are done before the others. What is read soon comes in smaller
+	// requests.
+	n := min(w*3/4/most, (pos-s.next)/12)
+	// Towards the end each brings the smaller part of its share of what is left,
+	// so that none is long at it when the others have nothing to do.
+	left := s.limit - pos
+	for _, f := range s.fetches {
+		if !f.disk {
+			left += f.to - f.at
+		}
+	}
+	share := left / int64(max(c.line.limit, 1))
+	n = max(min(n, share*3/4, int64(c.line.each*longFetch.Seconds())), chunkSize)
+	if c.handover > 0 {
+		// Those that begin together must not end together: for only so many an
+		// answer is awaited while they bring their last bytes.
+		waiting := 0
+		for _, f := range c.running {
+			if !f.disk && !f.headed {
+				waiting++
+			}
+		}
+		n += int64(c.line.each*c.line.rtt.Seconds()) * int64(waiting) / int64(c.handover)
+		n = min(n, w/most, max(share, chunkSize))
+	}
+	return n
 }
