@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 )
 
 // noise is n bytes that do not compress and differ for every seed: a block of
@@ -32,4 +35,17 @@ func (r *noisy) Read(p []byte) (int, error) {
 	k := copy(p, r.block[r.at:])
 	r.at += k
 	return k, nil
+}
+
+// writeNoise makes a file of n bytes of noise.
+func writeNoise(path string, n int64) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, noise(0, n))
+	return errors.Join(err, f.Close())
 }

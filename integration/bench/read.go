@@ -170,7 +170,11 @@ func (b *bench) readFast(ctx context.Context, t *table) error {
 		return err
 	}
 	t.note("no latency, no limit:")
-	lim, err := b.limit(memfs.Options{Files: map[string]int64{"big": big, "warm": warm}})
+	stored := b.dir("stored")
+	if err := writeNoise(stored, warm); err != nil {
+		return err
+	}
+	lim, err := b.limit(memfs.Options{Files: map[string]int64{"big": big, "warm": warm}, Stored: map[string]string{"stored": stored}})
 	if err != nil {
 		return err
 	}
@@ -309,14 +313,25 @@ func (b *bench) readFast(ctx context.Context, t *table) error {
 		}
 		ours.disk = max(ours.disk, perSecond(float64(warm), took))
 	}
+	for range 2 {
+		if err := forget(lim.path("stored")); err != nil {
+			return err
+		}
+		took, err := readAll(ctx, lim.path("stored"), warm, mib)
+		if err != nil {
+			return err
+		}
+		limit.disk = max(limit.disk, perSecond(float64(warm), took))
+	}
 	seen, err := d.take(ctx)
 	if err != nil {
 		return err
 	}
 	t.row(row{"warm, page cache, 256 MiB", rate, ours.pages, limit.pages, theirs.pages, "", []target{{"limit", "≥", 0.8}}})
 	t.row(row{"warm, memory (ristretto)", rate, ours.memory, limit.memory, theirs.memory, "rclone: its disk cache", []target{{"limit", "≥", 0.8}}})
-	t.row(row{"warm, disk tier, after a restart; limit: F", rate, ours.disk, limit.memory, none,
-		fmt.Sprintf("%s downloaded", bytesText(float64(seen.Out))), []target{{"limit", "≥", 0.8}}})
+	// The limit reads a file of the same disk, without looking at its bytes.
+	t.row(row{"warm, disk tier, after a restart; limit: F of a file", rate, ours.disk, limit.disk, none,
+		fmt.Sprintf("F ×%.2f, %s downloaded", ours.disk/limit.memory, bytesText(float64(seen.Out))), []target{{"limit", "≥", 0.8}}})
 	t.row(row{"random 4 KiB reads, warm, past the page cache", perSec, ours.small, limit.small, theirs.small, "", []target{{"limit", "≥", 0.8}}})
 	return nil
 }

@@ -2,7 +2,9 @@ package memfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +34,9 @@ type Options struct {
 	Nodes, PerDir int
 	// Files of the root, by name, and their sizes in bytes.
 	Files map[string]int64
+	// Stored are more files of the root, by name, and the files of this machine
+	// they are read from, one pread a READ.
+	Stored map[string]string
 	// Disk is a directory that gets what is written; "" = nowhere.
 	Disk string
 }
@@ -107,6 +112,8 @@ type node struct {
 	ino  uint64
 	name string
 	dir  bool
+	// stored is the file of this machine with the content, "" = the shared one.
+	stored string
 
 	mu   sync.Mutex
 	size int64            // guarded by mu
@@ -156,6 +163,13 @@ func (t *tree) fill(root *node) {
 	}
 	for name, size := range t.o.Files {
 		root.add(t.node(name, false, size))
+	}
+	for name, path := range t.o.Stored {
+		if info, err := os.Stat(path); err == nil {
+			n := t.node(name, false, info.Size())
+			n.stored = path
+			root.add(n)
+		}
 	}
 	slices.SortFunc(root.kids, func(a, b *node) int { return int(a.ino) - int(b.ino) })
 }
@@ -254,7 +268,15 @@ func (n *node) Create(ctx context.Context, name string, _, _ uint32, out *fuse.E
 
 // Open keeps the pages.
 func (n *node) Open(context.Context, uint32) (fusefs.FileHandle, uint32, syscall.Errno) {
-	return &handle{n: n}, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
+	h := &handle{n: n}
+	if n.stored != "" {
+		f, err := os.Open(n.stored)
+		if err != nil {
+			return nil, 0, syscall.EIO
+		}
+		h.file = f
+	}
+	return h, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
 }
 
 // OpendirHandle lets the kernel keep the listing.
@@ -322,8 +344,15 @@ var _ interface {
 	fusefs.FileReleaser
 } = (*handle)(nil)
 
-// Read hands out the shared content without copying.
+// Read hands out the shared content without copying, or what is stored.
 func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if h.n.stored != "" {
+		n, err := h.file.ReadAt(dest, off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, syscall.EIO
+		}
+		return fuse.ReadResultVector([][]byte{dest[:n]}), 0
+	}
 	h.n.mu.Lock()
 	size := h.n.size
 	h.n.mu.Unlock()
