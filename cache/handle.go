@@ -248,7 +248,11 @@ func (h *Handle) Flush() error {
 	if !h.writable && h.f.s.open.written(h.f) {
 		return nil
 	}
-	return h.f.commit()
+	if err := h.f.commit(); err != nil {
+		return err
+	}
+	h.f.s.madeAnew(h.f.ino)
+	return nil
 }
 
 // Fsync is fsync(2): draft and journal are on the local disk; with

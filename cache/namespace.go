@@ -108,7 +108,7 @@ func (s *Store) Create(ctx context.Context, dir uint64, name string, flags, mode
 	if err := s.known(ctx, dir, name); err != nil {
 		return Entry{}, nil, err
 	}
-	e, h, err := s.createFile(dir, driveName, shown, flags, mode)
+	e, h, err := s.createFile(dir, driveName, shown, flags, mode, callerOf(ctx))
 	if !errors.Is(err, ErrExist) {
 		if err == nil {
 			s.dirTimes.touch(dir)
@@ -138,7 +138,7 @@ func (s *Store) Create(ctx context.Context, dir uint64, name string, flags, mode
 	return s.entryOf(&n, dir), h, nil
 }
 
-func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode uint32) (Entry, *Handle, error) {
+func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode, thread uint32) (Entry, *Handle, error) {
 	// Looked at first without an inode number, so that opening files that
 	// exist does not use numbers up.
 	s.view.RLock()
@@ -171,6 +171,7 @@ func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode uint
 		d.Close()
 		return Entry{}, nil, err
 	}
+	s.noteMadeLocked(e.Ino, dir, shown, thread)
 	h := s.newFileLocked(e, d, flags)
 	n, err := s.fromEntryLocked(e)
 	return s.entryOf(&n, dir), h, err
@@ -189,7 +190,7 @@ func (s *Store) Unlink(ctx context.Context, dir uint64, name string) error {
 	if done, err := s.saveByBackup(dir, name); err != nil || done {
 		return err
 	}
-	es, err := s.unlink(dir, name)
+	es, err := s.unlink(dir, name, callerOf(ctx))
 	if err != nil {
 		return err
 	}
@@ -198,7 +199,7 @@ func (s *Store) Unlink(ctx context.Context, dir uint64, name string) error {
 	return nil
 }
 
-func (s *Store) unlink(dir uint64, name string) ([]Effect, error) {
+func (s *Store) unlink(dir uint64, name string, thread uint32) ([]Effect, error) {
 	s.view.Lock()
 	defer s.view.Unlock()
 	n, err := s.presentLocked(dir, name)
@@ -208,7 +209,11 @@ func (s *Store) unlink(dir uint64, name string) ([]Effect, error) {
 	if n.folder {
 		return nil, ErrIsDir
 	}
-	return s.unlinkLocked(&n, dir)
+	es, err := s.unlinkLocked(&n, dir)
+	if err == nil {
+		s.noteRemovedLocked(&n, thread)
+	}
+	return es, err
 }
 
 // unlinkLocked takes the file n out of dir.

@@ -67,6 +67,7 @@ type Store struct {
 	// Guarded by view:
 	gens  map[uint64]uint64    // inode → the Gen it is shown with, while it has a wish
 	moved map[uint64]movedFrom // file → where it was before its last rename, for a while
+	anew  anew                 // files that are removed and made anew
 	// lastPlace is where the folders above wishes are or last were, for when
 	// the drive loses them.
 	lastPlace map[uint64]Dentry

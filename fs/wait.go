@@ -85,6 +85,15 @@ func (c *call) Err() error {
 // Value is that of go-fuse's context: the caller.
 func (c *call) Value(key any) any { return c.ctx.Value(key) }
 
+// thread is who called, 0 = the kernel does not tell.
+func (c *call) thread() uint32 {
+	caller, ok := fuse.FromContext(c.ctx)
+	if !ok {
+		return 0
+	}
+	return caller.Pid
+}
+
 // run watches the caller from the first interrupt on.
 func (c *call) run() {
 	defer close(c.gone)
@@ -93,10 +102,7 @@ func (c *call) run() {
 		return
 	case <-c.ctx.Done():
 	}
-	var pid uint32
-	if caller, ok := fuse.FromContext(c.ctx); ok {
-		pid = caller.Pid
-	}
+	pid := c.thread()
 	tick := time.NewTicker(signalPoll)
 	defer tick.Stop()
 	var blind time.Duration
