@@ -73,6 +73,24 @@ func (h host) FolderID(ino uint64) (string, settle.FolderState) {
 	return r.ID, settle.Known
 }
 
+func (h host) Hidden(ino uint64) bool {
+	s := h.s
+	s.view.RLock()
+	defer s.view.RUnlock()
+	root := s.mirror.Root().Ino
+	if ino == root || !s.mirror.Complete() {
+		return false
+	}
+	if _, wished := s.journal.Get(ino); wished {
+		return false
+	}
+	if _, ok, err := s.mirror.Get(ino); err != nil || !ok || s.mirror.Reachable(ino) {
+		return false
+	}
+	up, err := s.reachesLocked(ino, root)
+	return err == nil && !up
+}
+
 func (h host) Holder(parentID, name string) (uint64, string) {
 	dir, ok := h.s.mirror.Ino(parentID)
 	if !ok {

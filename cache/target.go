@@ -99,9 +99,11 @@ func (s *Store) told(cs []mirror.Change) {
 	for i := range cs {
 		c := &cs[i]
 		if c.Folder && len(s.lastPlace) > 0 {
-			if len(c.New) > 0 {
-				delete(s.lastPlace, c.Ino) // it moved; who needs it looks again
-			} else if len(c.Old) > 0 {
+			_, has := s.lastPlace[c.Ino]
+			switch {
+			case len(c.New) > 0 && has && !s.journal.Peek(c.Ino, func(*journal.Entry) {}):
+				s.lastPlace[c.Ino] = Dentry(c.New[0])
+			case len(c.New) == 0 && len(c.Old) > 0:
 				s.lastPlace[c.Ino] = Dentry(c.Old[0])
 			}
 		}

@@ -13,6 +13,11 @@ import (
 
 // uploadNew makes the file of e.
 func (t *task) uploadNew(e *journal.Entry) report {
+	if in, err := t.inTrash(e); err != nil {
+		return t.fail(err)
+	} else if in {
+		return t.parentGone(e)
+	}
 	ids, r := t.targets(e)
 	if r.kind != next {
 		return r
@@ -320,6 +325,14 @@ func (t *task) overwrite(e *journal.Entry) report {
 		if r, resend := t.lookOverwrite(e); !resend {
 			return r
 		}
+	}
+	if in, err := t.inTrash(e); err != nil {
+		return t.fail(err)
+	} else if in {
+		if err := t.s.h.Lost(t.ino, "its folder was removed on the drive while it was changed here"); err != nil {
+			return t.fail(err)
+		}
+		return report{kind: next}
 	}
 	n, err := t.get(e.NodeID)
 	if err != nil {

@@ -12,6 +12,11 @@ import (
 // makeFolder creates the folder of e. A folder of that name that is there
 // already is adopted: mkdir of what exists loses nothing (design §6).
 func (t *task) makeFolder(e *journal.Entry) report {
+	if in, err := t.inTrash(e); err != nil {
+		return t.fail(err)
+	} else if in {
+		return t.parentGone(e)
+	}
 	ids, r := t.targets(e)
 	if r.kind != next {
 		return r
@@ -47,7 +52,10 @@ func (t *task) makeFolder(e *journal.Entry) report {
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict):
 		return t.folderInTheWay(e, err, parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
-		return t.parentTrouble(e, parent, err)
+		if e, ok := t.s.j.Get(t.ino); ok {
+			return t.parentTrouble(e, parent, err)
+		}
+		return report{kind: next}
 	case errors.Is(err, drive.ErrNameTooLong), errors.Is(err, drive.ErrInvalid), errors.Is(err, drive.ErrForbidden):
 		return t.refused(e, err)
 	}

@@ -54,6 +54,9 @@ type Host interface {
 
 	// FolderID resolves a folder to its node's id.
 	FolderID(ino uint64) (id string, st FolderState)
+	// Hidden tells whether no path is known that leads from the root to a
+	// folder: it, or one above it, is in the trash, or has not been told yet.
+	Hidden(ino uint64) bool
 	// Holder is the inode whose node holds (parent, name) on the drive as far
 	// as the mirror knows, and that node; 0 = free.
 	Holder(parentID, name string) (ino uint64, nodeID string)

@@ -354,6 +354,8 @@ func (h *memHost) Notice(_ uint64, what string) {
 	h.notef("notice: %s", what)
 }
 
+func (h *memHost) Hidden(uint64) bool { return false }
+
 func (h *memHost) ParentGone(ino uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

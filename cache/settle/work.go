@@ -521,6 +521,60 @@ func (t *task) parentGone(e *journal.Entry) report {
 	return report{kind: again}
 }
 
+// inTrash tells whether all folders that e belongs in have left the tree.
+// What is below a folder in the trash need not know so itself (API §8.1): the
+// drive may take content for it, and nobody would find that.
+func (t *task) inTrash(e *journal.Entry) (bool, error) {
+	var ids []string
+	for _, p := range e.Place.Parents {
+		id, st := t.s.h.FolderID(p)
+		switch {
+		case st == Known && t.s.h.Hidden(p):
+		case st == Gone && e.Base != nil:
+			for _, home := range e.Base.Parents {
+				if t.s.h.InoOf(home) == p {
+					id = home
+				}
+			}
+		default:
+			id = ""
+		}
+		if id == "" {
+			return false, nil
+		}
+		ids = append(ids, id)
+	}
+	// News come in any order (API §9.3): it may as well be that a folder above
+	// has not been told yet.
+	for _, id := range ids {
+		if up, err := t.reachesRoot(id, 0); up || err != nil {
+			return false, err
+		}
+	}
+	return len(ids) > 0, nil
+}
+
+// reachesRoot asks the drive whether a live path leads up from a folder.
+func (t *task) reachesRoot(id string, depth int) (bool, error) {
+	n, err := t.get(id)
+	switch {
+	case errors.Is(err, drive.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !n.Live():
+		return false, nil
+	case n.IsRoot, len(n.Parents) == 0, depth > 256:
+		return true, nil
+	}
+	for _, p := range n.Parents {
+		if up, err := t.reachesRoot(p, depth+1); up || err != nil {
+			return up, err
+		}
+	}
+	return false, nil
+}
+
 // parentTrouble is called when the drive says that the folder is not there.
 func (t *task) parentTrouble(e *journal.Entry, parent string, err error) report {
 	n, gerr := t.get(parent)
