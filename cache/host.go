@@ -455,7 +455,11 @@ func (h host) Lost(ino uint64, why string) error {
 	e.NodeID, e.Base, e.Sent = "", nil, nil
 	e.LocalID = uuid.NewString()
 	e.Place.Parents = e.Place.Parents[:min(1, len(e.Place.Parents))]
-	s.events.add("edit", s.pathLocked(ino), why)
+	p := s.pathLocked(ino)
+	if p == "" {
+		p = e.Place.Shown
+	}
+	s.events.add("edit", p, why)
 	s.log.Warn("the node of a local edit is gone from the drive; it comes back as a new one", "name", e.Place.Shown, "why", why)
 	return s.putLocked(e)
 }
