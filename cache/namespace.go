@@ -22,7 +22,7 @@ import (
 // Mkdir makes the folder name in dir. mode: ModeSet|bits, or 0 for none of its
 // own.
 func (s *Store) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (Entry, error) {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return Entry{}, ErrReadOnly
 	}
 	driveName, shown, err := shownOf(name)
@@ -98,7 +98,7 @@ func (s *Store) freeLocked(dir uint64, name string) error {
 // there in any spelling. flags are open(2)'s; with O_EXCL, and with NamesExact
 // when only the spelling differs, a taken name is ErrExist.
 func (s *Store) Create(ctx context.Context, dir uint64, name string, flags, mode uint32) (Entry, *Handle, error) {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return Entry{}, nil, ErrReadOnly
 	}
 	driveName, shown, err := shownOf(name)
@@ -181,7 +181,7 @@ func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode, thr
 // to the drive's trash, after a moment in which more removals may gather;
 // with several parents only this one is taken away.
 func (s *Store) Unlink(ctx context.Context, dir uint64, name string) error {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return ErrReadOnly
 	}
 	if err := s.known(ctx, dir, name); err != nil {
@@ -263,7 +263,7 @@ func (s *Store) presentLocked(dir uint64, name string) (inode, error) {
 // Rmdir removes an empty folder. Patience permitting, the drive is asked
 // whether something is in it that the mirror does not know yet.
 func (s *Store) Rmdir(ctx context.Context, dir uint64, name string) error {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return ErrReadOnly
 	}
 	if err := s.known(ctx, dir, name); err != nil {
@@ -361,7 +361,7 @@ func (s *Store) emptyLocked(dir uint64) error {
 // Link gives a file a second folder under the same name, which is all that
 // the service can do (API §5.7); anything else is ErrNotPermitted.
 func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (Entry, error) {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return Entry{}, ErrReadOnly
 	}
 	if err := s.known(ctx, dir, name); err != nil {

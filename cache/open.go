@@ -175,7 +175,7 @@ func versionOf(n *inode) chunk.Version {
 // else the current version is opened.
 func (s *Store) Open(ctx context.Context, ino, gen uint64, flags uint32) (*Handle, error) {
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
-	if s.o.ReadOnly && write {
+	if s.readOnly() && write {
 		return nil, ErrReadOnly
 	}
 	h, err := s.openHandle(ino, gen, flags)

@@ -14,7 +14,7 @@ import (
 // there (noReplace: ErrExist instead). Another spelling of the same name is a
 // rename like any other.
 func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint64, nname string, noReplace bool) error {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return ErrReadOnly
 	}
 	driveName, shown, err := shownOf(nname)

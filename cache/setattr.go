@@ -17,7 +17,7 @@ import (
 // Flush. Times and mode bits are kept on the node as properties, one call for
 // all that changed in a moment.
 func (s *Store) Setattr(ctx context.Context, ino, gen uint64, h *Handle, a SetAttr) (Attr, error) {
-	if s.o.ReadOnly {
+	if s.readOnly() {
 		return Attr{}, ErrReadOnly
 	}
 	if a.Size != nil {

@@ -59,7 +59,8 @@ type Store struct {
 	settler *settle.Settler
 	chunks  *chunk.Cache
 
-	root atomic.Uint64 // inode of the mounted folder
+	root     atomic.Uint64 // inode of the mounted folder
+	unwanted atomic.Bool   // the drive takes no changes from us: see SetWritable
 
 	// view makes mirror and journal one: see doc.go. It guards nothing but
 	// the moment at which a change becomes visible.
@@ -306,6 +307,16 @@ func (s *Store) unbind(nodeID string) error {
 	_, err = s.mirror.Rebind(nodeID, ino)
 	return err
 }
+
+// SetWritable says whether the drive takes changes from us. While it does not,
+// every call that would make one is ErrReadOnly, as on a read-only mount; what
+// the journal has already is tried again all the same, now and then.
+func (s *Store) SetWritable(may bool) { s.unwanted.Store(!may) }
+
+// Writable is what SetWritable said last, true at first.
+func (s *Store) Writable() bool { return !s.unwanted.Load() }
+
+func (s *Store) readOnly() bool { return s.o.ReadOnly || s.unwanted.Load() }
 
 // Run settles wishes, and audits the mirror, until ctx ends, and returns when
 // its workers stopped. Uploads under way are cut off then; the journal has them.

@@ -249,7 +249,7 @@ func (s *Store) Removexattr(ctx context.Context, ino, gen uint64, name string) e
 // ownKey is the property of an attribute that users may set.
 func (s *Store) ownKey(name string) (string, error) {
 	switch {
-	case s.o.ReadOnly:
+	case s.readOnly():
 		return "", ErrReadOnly
 	case !strings.HasPrefix(name, userPrefix):
 		return "", ErrNotSupported

@@ -91,6 +91,9 @@ func (m *mount) status() control.Status {
 	for op, n := range m.account.client.Counters() {
 		out.Requests[op] = control.Request{Count: n.Count, Errors: n.Errors, Throttled: n.Throttled, Retries: n.Retries}
 	}
+	if !m.store.Writable() {
+		out.Problems = append(out.Problems, noChanges(m.c.Profile))
+	}
 	for _, e := range s.Events {
 		text := e.Text
 		if e.Kind == "undone" {

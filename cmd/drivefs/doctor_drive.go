@@ -209,8 +209,7 @@ func checkAccount(ctx context.Context, p *program, c *config.Config) []finding {
 	return found
 }
 
-// nobody is the id of no node: a call about it changes nothing, and whether it
-// is refused as such or for want of a permission tells what the token permits.
+// nobody is the id of no node.
 const nobody = "drivefs-doctor-no-node"
 
 func checkScopes(ctx context.Context, c *config.Config, client *drive.Client) finding {
@@ -227,11 +226,11 @@ func checkScopes(ctx context.Context, c *config.Config, client *drive.Client) fi
 		f.well = "reading; writing is not wanted (--read-only)"
 		return f
 	}
-	_, err = client.Rename(ctx, nobody, nobody, "")
+	may, err := client.MayWrite(ctx)
 	switch {
-	case errors.Is(err, drive.ErrForbidden):
+	case err == nil && !may:
 		f.err = fail(exitLogin, "the token does not permit writing (clouddrive:write): log in again with drivefs login%s, or mount with --read-only", profileFlag(c))
-	case errors.Is(err, drive.ErrNotFound):
+	case err == nil:
 		f.well = "reading and writing"
 	default:
 		f.well = "reading; the service does not say whether writing is permitted"

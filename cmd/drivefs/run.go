@@ -98,7 +98,8 @@ func mountDrive(ctx context.Context, p *program, c *config.Config, mountpoint st
 		return err
 	}
 	defer m.account.close()
-	if m.store, err = m.openStore(first, socket); err != nil {
+	asked := time.Time{}
+	if m.store, err = m.openStore(first, socket, &asked); err != nil {
 		return err
 	}
 	clean := true // nothing calls into the store any more
@@ -150,6 +151,7 @@ func mountDrive(ctx context.Context, p *program, c *config.Config, mountpoint st
 	work.Go(func() error { return m.store.Run(background) })
 	work.Go(func() error { return m.poller.Run(background) })
 	work.Go(func() error { return newHealer(m).run(background) })
+	work.Go(func() error { return m.watchPermission(background, asked) })
 	if at, ok, merr := mounts.At(mountpoint); merr == nil && ok {
 		m.minor = at.Minor
 	}
@@ -226,7 +228,8 @@ func twoSignals(parent context.Context) (first, second context.Context, stop fun
 // openStore opens the state directory. On a first mount that needs the drive,
 // which gets half a minute to answer: at boot the network may come a little
 // later than we do.
-func (m *mount) openStore(ctx context.Context, socket string) (*cache.Store, error) {
+// asked is set when the drive told what the token permits.
+func (m *mount) openStore(ctx context.Context, socket string, asked *time.Time) (*cache.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, firstMount)
 	defer cancel()
 	probe, done := context.WithTimeout(ctx, probeTime)
@@ -235,6 +238,18 @@ func (m *mount) openStore(ctx context.Context, socket string) (*cache.Store, err
 	if errors.Is(err, drive.ErrAuth) || errors.Is(err, drive.ErrNoAccount) {
 		return nil, remoteError(m.c, err)
 	}
+	may := true
+	permission := make(chan none)
+	go func() { // beside what is asked at opening
+		defer close(permission)
+		if err != nil || m.c.ReadOnly {
+			return
+		}
+		if writes, told := m.askPermission(ctx); told {
+			may, *asked = writes, time.Now()
+		}
+	}()
+	defer func() { <-permission }()
 	for {
 		store, err := cache.Open(ctx, cache.Options{
 			StateDir: m.c.StateDir, CacheDir: m.c.CacheDir, Remote: m.account.client,
@@ -246,6 +261,11 @@ func (m *mount) openStore(ctx context.Context, socket string) (*cache.Store, err
 			MaxFileSize: m.c.MaxFileSize, Control: socket, Logger: m.log,
 		})
 		if err == nil || !errors.Is(err, drive.ErrUnavailable) && !errors.Is(err, drive.ErrThrottled) {
+			<-permission
+			if err == nil && !may {
+				store.SetWritable(false)
+				m.log.Warn(noChanges(m.c.Profile))
+			}
 			return store, storeError(m.c, err)
 		}
 		select {
