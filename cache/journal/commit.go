@@ -2,6 +2,7 @@ package journal
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -140,6 +141,8 @@ func (j *Journal) fold() error {
 		j.onFold()
 	}
 
+	j.unlinking.Lock()
+	defer j.unlinking.Unlock()
 	j.mu.Lock()
 	j.foldErr = nil
 	j.attempts++
@@ -159,6 +162,30 @@ func (j *Journal) fold() error {
 	j.mu.Unlock()
 	j.unlink(unlink)
 	return err
+}
+
+// roomWait bounds makeRoom.
+const roomWait = 2 * time.Second
+
+// makeRoom lets go of the files that nobody needs any more, which otherwise
+// happens at the next commit, and tells whether there were any.
+func (j *Journal) makeRoom() bool {
+	j.mu.RLock()
+	some := len(j.rubbish) > 0
+	j.mu.RUnlock()
+	if some {
+		ctx, cancel := context.WithTimeout(context.Background(), roomWait)
+		defer cancel()
+		if err := j.Sync(ctx); err != nil {
+			return false
+		}
+	}
+	if !j.unlinking.TryLock() { // those of the last commit are being removed
+		some = true
+		j.unlinking.Lock()
+	}
+	j.unlinking.Unlock()
+	return some
 }
 
 func inoKey(ino uint64) []byte { return binary.BigEndian.AppendUint64(nil, ino) }

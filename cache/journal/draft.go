@@ -271,8 +271,9 @@ func (d *Draft) Base() (id string, content, size int64, md5 string) {
 	return d.base.BaseID, d.base.BaseGen, d.base.BaseLen, d.base.BaseMD5
 }
 
-// WriteAt writes the user's bytes. When the disk is full it returns how much
-// it could write with the error; nothing else was changed.
+// WriteAt writes the user's bytes. When the disk is full, also after what is
+// not needed any more was removed, it returns how much it could write with the
+// error; nothing else was changed.
 func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("%w: write at %d", ErrInvalid, off)
@@ -286,6 +287,11 @@ func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n, err := d.f.WriteAt(p, off)
+	if errors.Is(err, unix.ENOSPC) && d.j.makeRoom() {
+		var more int
+		more, err = d.f.WriteAt(p[n:], off+int64(n))
+		n += more
+	}
 	if n > 0 {
 		d.touchLocked(off, off+int64(n))
 		d.wroteLocked(off, off+int64(n))

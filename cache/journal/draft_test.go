@@ -172,6 +172,37 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// What the drive has by now does not keep a full disk full.
+func TestDiskFullOfWhatIsDone(t *testing.T) {
+	dir := t.TempDir()
+	fs := newRecFS(dir)
+	j := open(t, Options{Dir: dir, fs: fs, GroupCommit: time.Hour})
+	e := file1(10, "a")
+	content(t, j, e, "closed content")
+	if err := j.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := must(j.OpenDraft(11, nil))
+	defer d.Close()
+	fs.roomAfterRemove = true
+	fs.setRoom(3)
+	if n, err := d.WriteAt([]byte("abcdef"), 0); n != 3 || !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("WriteAt on a full disk: %d, %v", n, err)
+	}
+	fs.setRoom(100)
+	if ok, err := j.Done(10, e.Rev); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	fs.setRoom(2)
+	if n, err := d.WriteAt([]byte("defghi"), 3); n != 6 || err != nil {
+		t.Fatalf("WriteAt on a disk full of what is done: %d, %v", n, err)
+	}
+	b := make([]byte, 9)
+	if n, err := d.ReadAt(b, 0); n != 9 || string(b) != "abcdefghi" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
 func TestSnapshotAndWriters(t *testing.T) {
 	tests := []struct {
 		name  string

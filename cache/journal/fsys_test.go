@@ -21,6 +21,8 @@ type recFS struct {
 	mu   sync.Mutex
 	ops  []fsOp
 	room int64 // bytes that may still be written; negative = no limit
+
+	roomAfterRemove bool // removing a file ends the limit
 }
 
 type opKind int
@@ -78,6 +80,9 @@ func (r *recFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) 
 
 func (r *recFS) Remove(name string) error {
 	err := r.osFS.Remove(name)
+	if err == nil && r.roomAfterRemove {
+		r.setRoom(-1)
+	}
 	if err == nil {
 		r.note(fsOp{kind: kRemove, name: name})
 	}

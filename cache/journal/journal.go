@@ -96,6 +96,9 @@ type Journal struct {
 	toProve chan struct{} // unproven is not empty any more
 
 	goroutines sync.WaitGroup
+
+	// unlinking is held while a commit removes files. Before mu.
+	unlinking sync.Mutex
 }
 
 // rubbish is a draft file to unlink once the database has everything up to
