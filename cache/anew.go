@@ -87,7 +87,8 @@ func (s *Store) madeAnew(ino uint64) {
 	s.view.RLock()
 	old, ok := s.anew.heirs[ino]
 	if ok {
-		ok = s.mayHandOverLocked(ino, old)
+		a := &s.anew
+		ok = s.mayHandOverLocked(ino, old) && (a.handed < anewMost || time.Since(a.since) > anewPer)
 	}
 	s.view.RUnlock()
 	if old == 0 {
