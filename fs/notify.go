@@ -118,6 +118,25 @@ func (n *notifier) effect(e *cache.Effect) {
 	if e.Folder && e.Attr {
 		n.add(e.Ino, func(w *news) { w.self = true })
 	}
+	if e.Folder && len(e.Old) == 0 && len(e.New) > 0 {
+		n.anew(e.Ino)
+	}
+}
+
+// anew makes the kernel forget all it has in a folder that was away and comes
+// back, from the trash for one. What changed in it meanwhile changed nothing
+// that was shown, so nobody told of it; but what is held open in the folder
+// kept its name there.
+func (n *notifier) anew(dir uint64) {
+	for _, d := range n.t.index.of(dir) {
+		names := d.Children()
+		n.add(dir, func(w *news) {
+			w.list = true
+			for name := range names {
+				w.entry(name)
+			}
+		})
+	}
 }
 
 // name makes the kernel forget one name of the folder dir, and the listing.

@@ -138,7 +138,9 @@ func TestNotifyTable(t *testing.T) {
 			grow(root, "b", folder(11))                          // node 3
 			grow(a, "f", regular(20, 0))                         // node 4
 			grow(a, "LOUD", regular(22, 0))                      // node 5
+			tr.notify.hold()                                     // until all is queued
 			tr.notify.effects([]cache.Effect{c.e})
+			tr.notify.open()
 			if err := tr.notify.settle(t.Context()); err != nil {
 				t.Fatal(err)
 			}
