@@ -345,7 +345,7 @@ func (b *bench) readOnce(ctx context.Context, t *table) error {
 		return err
 	}
 	defer d.proc.end()
-	if err := d.fill(ctx, "films", 0, len(blocks)+1, film); err != nil {
+	if err := d.fill(ctx, "films", 0, len(blocks), film); err != nil {
 		return err
 	}
 	t.note("bytes downloaded ÷ size of the file, no latency:")
@@ -371,7 +371,21 @@ func (b *bench) readOnce(ctx context.Context, t *table) error {
 			float64(seen.Out) / float64(film), 1, none, "", []target{{"", "≤", 1.004}}}) // 1.00 as printed
 	}
 	s.drop()
-	if s, err = b.mount(d); err != nil {
+	return b.readTwice(ctx, t, film)
+}
+
+// readTwice counts what two readers of one file download.
+func (b *bench) readTwice(ctx context.Context, t *table, film int64) error {
+	d, err := b.startDrive(line())
+	if err != nil {
+		return err
+	}
+	defer d.proc.end()
+	if err := d.fill(ctx, "films", 0, 1, film); err != nil {
+		return err
+	}
+	s, err := b.mount(d)
+	if err != nil {
 		return err
 	}
 	defer s.drop()
@@ -381,7 +395,7 @@ func (b *bench) readOnce(ctx context.Context, t *table) error {
 	if _, err := d.take(ctx); err != nil {
 		return err
 	}
-	name := s.path("films", fmt.Sprintf("f%05d.bin", len(blocks)))
+	name := s.path("films", "f00000.bin")
 	errs := make(chan error, 2)
 	for _, from := range []int64{0, film / 2} {
 		go func() {
@@ -399,6 +413,6 @@ func (b *bench) readOnce(ctx context.Context, t *table) error {
 	if err != nil {
 		return err
 	}
-	t.row(row{"two readers at different places, all of it each, defaults", trips, float64(seen.Out) / float64(film), 1, none, "", []target{{"", "≤", 1.05}}})
+	t.row(row{fmt.Sprintf("two readers at different places, all of it each, %v", lineLatency), trips, float64(seen.Out) / float64(film), 1, none, "", []target{{"", "≤", 1.05}}})
 	return nil
 }
