@@ -469,7 +469,7 @@ func (s *Store) letGoLocked(ino uint64) []Effect {
 	}
 	d := f.draft.Load()
 	r, ok, err := s.mirror.Get(ino)
-	if err != nil || !ok || d == nil || d.Dirty() || sameContent(&f.base, &r) || !s.open.part(f) {
+	if err != nil || !ok || r.Gen == f.gen || d == nil || d.Dirty() || sameContent(&f.base, &r) || !s.open.part(f) {
 		return nil
 	}
 	s.journal.Part(ino)
