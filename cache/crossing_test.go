@@ -424,3 +424,25 @@ func TestReaderAfterSaveByRename(t *testing.T) {
 	}
 	w.want(s, "TFOUR")
 }
+
+// A version is not parted from its readers while it is the current one: who
+// opens it next joins them, and what is written then must reach the drive.
+func TestCurrentVersionIsKept(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.write("/f", "one")
+	h := w.openAt("/f", unix.O_RDONLY)
+	defer h.Release()
+	w.flush()
+	w.s.view.Lock()
+	w.s.open.pinned(h.Ino()).base.MD5 = "as if it were another"
+	w.s.view.Unlock()
+	w.s.letGo(h.Ino())
+	w.writeAt("/f", "TWO", 0, unix.O_WRONLY)
+	w.flush()
+	w.want(w.drive("/f"), "TWO")
+	s, err := w.readHandle(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(s, "TWO")
+}
