@@ -446,3 +446,28 @@ func TestCurrentVersionIsKept(t *testing.T) {
 	}
 	w.want(s, "TWO")
 }
+
+// A backup that is removed while the new file was never closed goes to the
+// trash: a crash takes the new file, and must not bring the backup back.
+func TestBackupOfAnOpenFile(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	w.write("/doc", "one")
+	w.flush()
+	id := w.id("/doc")
+	w.rename("/doc", "/doc~")
+	h := w.create("/doc", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
+		t.Fatal(err)
+	}
+	w.unlink("/doc~")
+	w.flush()
+	if tr := w.other.TrashList(); len(tr) != 1 || tr[0].ID != id {
+		t.Errorf("in the trash: %v", tr)
+	}
+	if err := h.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	h.Release()
+	w.flush()
+	w.want(w.drive("/doc"), "two")
+}

@@ -118,8 +118,8 @@ func (s *Store) heirLocked(n *inode) *journal.Entry {
 		return nil
 	}
 	heir, ok := s.journal.Child(from.Dir, mirror.Fold(from.Name))
-	if !ok || heir.Folder || heir.NodeID != "" || heir.Sent != nil {
-		return nil
+	if !ok || heir.Folder || heir.Open || heir.NodeID != "" || heir.Sent != nil {
+		return nil // a new file that was never closed is gone after a crash, and could not be the backup's end
 	}
 	return heir
 }
