@@ -7,8 +7,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/drivefs/drivefs/integration/bench/memfs"
 )
 
@@ -327,9 +325,6 @@ func (b *bench) startPending(ctx context.Context, t *table) error {
 		return err
 	}
 	s.drop()
-	if err := unix.Unmount(s.mnt, unix.MNT_DETACH); err != nil {
-		return err
-	}
 	if err := s.start(); err != nil {
 		return err
 	}
