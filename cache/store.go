@@ -24,6 +24,7 @@ type Options struct {
 	StateDir string        // mirror and journal; made when missing, 0700
 	CacheDir string        // downloaded chunks; "" = no disk tier
 	Remote   *drive.Client // the service
+	Origin   string        // where that is, as https://host, for AccountError; "" = not told
 
 	Memory int64 // bytes for contents, 0 = 512 MiB: chunks, and what reads under way hold beside them
 	Disk   int64 // bytes for the disk tier, 0 = none
@@ -239,9 +240,14 @@ func (s *Store) openRoot(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("asking the drive for its root: %w", err)
 		}
+		if err := s.ConfirmAccount(n.ID); err != nil {
+			return err
+		}
 		if _, err := s.mirror.SetRoot(n); err != nil {
 			return err
 		}
+	} else if err := s.bindAccount(); err != nil {
+		return err
 	}
 	ino, err := s.walk(ctx, s.mirror.Root().Ino, s.o.RootPath)
 	if err != nil {
