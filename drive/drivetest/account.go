@@ -26,7 +26,7 @@ func (c *call) accountInfo() (reply, *apiError) {
 }
 
 func (s *Server) date() string {
-	b := appendDate(nil, s.o.Clock().UnixMilli())
+	b := appendDate(nil, s.st.stamp())
 	return string(b[1 : len(b)-1])
 }
 

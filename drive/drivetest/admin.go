@@ -15,6 +15,7 @@ import (
 //	GET  /admin/requests  counts by operation     POST /admin/settle   late uploads appear now
 //	GET  /admin/log       the last requests       POST /admin/expire   access tokens expire
 //	GET  /admin/check     the invariants          POST /admin/revoke   refresh tokens are revoked
+//	POST /admin/emptytrash  purge what is in the trash
 func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	if !loopback(r.RemoteAddr) || !loopback(r.Host) || r.Header.Get("Origin") != "" {
 		http.Error(w, "only from this machine", http.StatusForbidden)
@@ -51,6 +52,11 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 		s.ExpireTokens()
 	case "POST revoke":
 		s.RevokeRefresh()
+	case "POST emptytrash":
+		if err := s.Else().EmptyTrash(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 	case "GET check":
 		if err := s.Check(); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

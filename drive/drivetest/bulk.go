@@ -18,7 +18,7 @@ func (s *Server) Bulk(n, perDir int) error {
 	if perDir < 1 {
 		return errors.New("bulk: perDir must be positive")
 	}
-	now := s.o.Clock().UnixMilli()
+	now := s.st.stamp()
 	in, err := s.st.blobs.create()
 	if err != nil {
 		return err

@@ -23,12 +23,13 @@ type call struct {
 	q  url.Values
 	op *operation
 
-	id    string   // node id of the path
-	args  []string // what else the path names
-	body  []byte   // of JSON calls
-	who   identity
-	fault *Fault // what a handler must do wrong; nil = nothing
-	up    *upload
+	id        string   // node id of the path
+	args      []string // what else the path names
+	body      []byte   // of JSON calls
+	who       identity
+	fault     *Fault // what a handler must do wrong; nil = nothing
+	described Op     // the request as rules see it
+	up        *upload
 
 	log  Entry
 	sent bool
@@ -194,7 +195,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() { s.record(c.log) }()
 	w.Header().Set("x-amzn-RequestId", c.log.RequestID)
 	w.Header().Set("Server", "Server")
-	if !s.sleep(r.Context(), s.o.Latency) {
+	w.Header().Set("Date", time.UnixMilli(s.st.stamp()).UTC().Format(http.TimeFormat))
+	delay := s.o.Latency
+	if op != nil {
+		delay += s.st.modes.Load().delay(op.name)
+	}
+	if !s.sleep(r.Context(), delay) {
 		c.abort(false)
 	}
 	switch {
@@ -234,7 +240,8 @@ func (c *call) serve() {
 		c.send(rep)
 		return
 	}
-	if f := s.choose(c.describe(n)); f != nil {
+	c.described = c.describe(n)
+	if f := s.choose(c.described); f != nil {
 		c.log.Fault = f.kind()
 		if !s.sleep(c.r.Context(), f.Delay) {
 			c.abort(false)
@@ -248,9 +255,27 @@ func (c *call) serve() {
 		rep = c.failure(e)
 		c.drain()
 	}
-	if rep.status != 0 {
-		c.send(rep)
+	if rep.status == 0 {
+		return
 	}
+	if f := c.spoiler(n, rep.status); f != nil {
+		c.log.Fault = DoSpoil
+		c.sendSpoiled(f, rep)
+		return
+	}
+	c.send(rep)
+}
+
+// spoiler is the fault that spoils an answer of this status, nil = none.
+func (c *call) spoiler(n, status int) *Fault {
+	if f := c.fault; f != nil && f.Do == DoSpoil && (f.Status == 0 || f.Status == status) { // of the hook
+		return f
+	}
+	op := c.described
+	op.N, op.answer = n, status
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.in.pick(&op)
 }
 
 // count counts the request and asks the throttle, which the sign-in host is
@@ -322,6 +347,11 @@ func (c *call) describe(n int) Op {
 		op.Node = nd.name
 		if nd.content != nil && !c.op.upload {
 			op.Size = nd.content.size
+		}
+	}
+	if c.op.name == "nodes.list" {
+		if f, e := parseFilter(c.q.Get("filters"), false); e == nil { // the handler complains
+			op.NodeID, op.Node = f.required("parents"), f.required("name")
 		}
 	}
 	var named struct {

@@ -5,8 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"io"
+	"math"
 	"net/http"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -16,22 +16,47 @@ import (
 
 const defaultChunk = 1000
 
-func (st *store) checkpoint(seq uint64) string {
-	b := binary.BigEndian.AppendUint64(nil, st.drive)
-	return "CPX_" + base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(b, seq))
+// position is where a checkpoint stands: behind the change seq and, in the
+// middle of an answer that is in another order, behind a key of those up to upTo.
+type position struct {
+	seq             uint64
+	upTo, last, tag uint64
+	ordered         bool
 }
 
-// since reads a checkpoint; ok = it is one of this drive's.
-func (st *store) since(checkpoint string) (seq uint64, ok bool) {
+func (st *store) checkpoint(p position) string {
+	fields := []uint64{st.drive, p.seq}
+	if p.ordered {
+		fields = append(fields, p.upTo, p.last, p.tag)
+	}
+	var b []byte
+	for _, v := range fields {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return "CPX_" + base64.RawURLEncoding.EncodeToString(b)
+}
+
+// since reads a checkpoint; ok = it is one of this drive's. One in the middle
+// of an order that is not the present one stands where that answer began.
+func (st *store) since(checkpoint string, o feedOrder) (p position, ok bool) {
 	enc, ok := strings.CutPrefix(checkpoint, "CPX_")
 	b, err := base64.RawURLEncoding.DecodeString(enc)
-	if !ok || err != nil || len(b) != 16 || binary.BigEndian.Uint64(b) != st.drive {
-		return 0, false
+	if !ok || err != nil || len(b) != 16 && len(b) != 40 || binary.BigEndian.Uint64(b) != st.drive {
+		return position{}, false
 	}
-	seq = binary.BigEndian.Uint64(b[8:])
+	field := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	p.seq = field(1)
+	if len(b) == 40 && field(4) == o.tag() {
+		p.upTo, p.last, p.tag, p.ordered = field(2), field(3), field(4), true
+	}
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	return seq, seq <= st.seq
+	return p, max(p.seq, p.upTo) <= st.seq
+}
+
+// after is the first entry of the log behind a change.
+func (st *store) after(seq uint64) int {
+	return sort.Search(len(st.log), func(i int) bool { return st.log[i].seq > seq })
 }
 
 // feed is one answer being written.
@@ -40,7 +65,8 @@ type feed struct {
 	out    io.Writer
 	z      *gzip.Writer
 	purged bool
-	root   bool // full answers tell the root, incremental ones do not (§9.3)
+	until  int64 // ms; what changed later does not show yet
+	root   bool  // full answers tell the root, incremental ones do not (§9.3)
 	buf    []byte
 	shape  shape
 }
@@ -62,17 +88,27 @@ func (c *call) changes() (reply, *apiError) {
 	if chunk == 0 {
 		chunk = defaultChunk
 	}
-	st := c.s.st
-	seq, known := st.since(req.Checkpoint)
-	reset := !known
-	flt := c.fault
-	if flt != nil && flt.Do == DoFeedReset {
-		reset = true
+	st, flt, modes := c.s.st, c.fault, c.s.st.modes.Load()
+	if modes.IgnoreMaxNodes {
+		req.MaxNodes = 0
 	}
+	order := feedOrder{modes.FeedOrder, c.s.seed()}
+	if flt != nil && flt.Do == DoDisorder {
+		order = feedOrder{name: OrderNewest}
+	}
+	from, known := st.since(req.Checkpoint, order)
+	if req.Checkpoint != "" && (!known && modes.BadCheckpoint == "400" || flt != nil && flt.Do == DoCheckpoint) {
+		return reply{}, badRequest("Invalid checkpoint: %s", req.Checkpoint)
+	}
+	reset := !known || flt != nil && flt.Do == DoFeedReset
 	if reset {
-		seq = 0
+		from = position{}
 	}
+	lag := c.s.lag(func(in *injector) int64 { return in.f.FeedLag.Milliseconds() }, st.o.FeedLag.Milliseconds())
 	f := &feed{c: c, purged: req.IncludePurged == true || req.IncludePurged == "true", root: reset, shape: shape{extra: c.s.extraFields()}}
+	if f.until = math.MaxInt64; lag > 0 {
+		f.until = st.now().UnixMilli() - lag
+	}
 	c.w.Header().Set("Content-Type", "application/json")
 	f.out = c.w
 	if c.wantsGzip() {
@@ -87,14 +123,22 @@ func (c *call) changes() (reply, *apiError) {
 		f.write([]byte("{\"end\":true}\n"))
 		return reply{}, nil
 	}
-	if flt != nil && flt.Do == DoRepeat && seq > 0 {
-		seq = f.rewind(seq, max(int(flt.At), 10))
+	if flt != nil && flt.Do == DoRepeat && from.seq > 0 {
+		from.seq = f.rewind(from.seq, max(int(flt.At), 10))
 	}
-	if flt != nil && flt.Do == DoDisorder {
-		chunk = max(chunk, 1<<20) // what belongs together stays in one chunk, turned round
+	next := f.asChanged(from.seq, reset, chunk)
+	if order.name != "" {
+		next = f.inOrder(order, from, reset, chunk)
 	}
-	f.stream(seq, reset, chunk, req.MaxNodes)
+	f.stream(next, req.MaxNodes)
 	return reply{}, nil
+}
+
+// hides and tells say what of the log this answer is about.
+func (f *feed) hides(n *node) bool { return n.changed > f.until }
+
+func (f *feed) tells(n *node) bool {
+	return (f.purged || n.status != StatusPurged) && (f.root || !n.isRoot)
 }
 
 // rewind goes back over some old changes, so that they are told again.
@@ -102,7 +146,7 @@ func (f *feed) rewind(seq uint64, nodes int) uint64 {
 	st := f.c.s.st
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	i := sort.Search(len(st.log), func(i int) bool { return st.log[i].seq > seq })
+	i := st.after(seq)
 	for ; i > 0 && nodes > 0; i-- {
 		if e := st.log[i-1]; e.n.seq == e.seq {
 			nodes--
@@ -119,14 +163,12 @@ func (f *feed) write(b []byte) bool {
 	return err == nil
 }
 
-// stream writes chunks until nothing is left or maxNodes are told, then the
-// end line.
-func (f *feed) stream(seq uint64, reset bool, chunk, maxNodes int) {
+// stream writes chunks, which next puts into buf, until nothing is left or
+// maxNodes are told, then the end line.
+func (f *feed) stream(next func() (told int, more bool), maxNodes int) {
 	told, flt := 0, f.c.fault
 	for i := int64(0); ; i++ {
-		var n int
-		var more bool
-		seq, n, more = f.chunk(seq, reset, chunk)
+		n, more := next()
 		told += n
 		if f.c.s.st.settle() != nil { // what is told must be on disk, or a crash would take back a checkpoint
 			f.cut()
@@ -151,10 +193,9 @@ func (f *feed) stream(seq uint64, reset bool, chunk, maxNodes int) {
 		if !f.write(f.buf) || f.c.r.Context().Err() != nil || f.c.s.closing.Err() != nil {
 			return
 		}
-		if flt != nil && flt.Do == DoCut && i >= flt.At {
+		if flt != nil && (flt.Do == DoCut || flt.Do == DoCheckpoint) && i >= flt.At {
 			return
 		}
-		reset = false
 		if !more || maxNodes > 0 && told >= maxNodes {
 			break
 		}
@@ -170,36 +211,35 @@ func (f *feed) cut() {
 	f.c.abort(true)
 }
 
-// chunk puts the next line into buf; seq is where it ends.
-func (f *feed) chunk(seq uint64, reset bool, size int) (uint64, int, bool) {
+// asChanged returns what writes the next line in the order of the log.
+func (f *feed) asChanged(seq uint64, reset bool, size int) func() (told int, more bool) {
 	st := f.c.s.st
-	lag := f.c.s.lag(func(in *injector) int64 { return in.f.FeedLag.Milliseconds() }, st.o.FeedLag.Milliseconds())
-	horizon := st.now().UnixMilli() - lag
-	st.mu.RLock()
-	defer st.mu.RUnlock()
-	i := sort.Search(len(st.log), func(i int) bool { return st.log[i].seq > seq })
-	var nodes []*node
-	for ; i < len(st.log) && len(nodes) < size; i++ {
-		e := st.log[i]
-		if lag > 0 && e.n.changed > horizon {
-			if e.n.seq != e.seq {
-				// Overtaken by a change still hidden: the node comes when that does.
-				seq = e.seq
-				continue
+	return func() (int, bool) {
+		st.mu.RLock()
+		defer st.mu.RUnlock()
+		i := st.after(seq)
+		var nodes []*node
+		for ; i < len(st.log) && len(nodes) < size; i++ {
+			e := st.log[i]
+			current := e.n.seq == e.seq // else overtaken by a later change: the node comes when that does
+			if current && f.hides(e.n) {
+				break
 			}
-			break
+			seq = e.seq
+			if current && f.tells(e.n) {
+				nodes = append(nodes, e.n)
+			}
 		}
-		seq = e.seq
-		if e.n.seq == e.seq && (f.purged || e.n.status != StatusPurged) && (f.root || !e.n.isRoot) {
-			nodes = append(nodes, e.n)
-		}
+		f.line(position{seq: seq}, reset, nodes)
+		reset = false
+		return len(nodes), i < len(st.log) && !f.hides(st.log[i].n)
 	}
-	more := i < len(st.log) && !(lag > 0 && st.log[i].n.changed > horizon)
-	if flt := f.c.fault; flt != nil && flt.Do == DoDisorder {
-		slices.Reverse(nodes)
-	}
+}
+
+// line puts a chunk into buf; store.mu is held.
+func (f *feed) line(at position, reset bool, nodes []*node) {
 	b := append(f.buf[:0], `{"checkpoint":"`...)
-	b = append(b, st.checkpoint(seq)...)
+	b = append(b, f.c.s.st.checkpoint(at)...)
 	b = append(b, `","reset":`...)
 	b = strconv.AppendBool(b, reset)
 	b = append(b, `,"nodes":[`...)
@@ -210,7 +250,13 @@ func (f *feed) chunk(seq uint64, reset bool, size int) (uint64, int, bool) {
 		b = appendNode(b, n, &f.shape)
 	}
 	f.buf = append(b, "],\"statusCode\":200}\n"...)
-	return seq, len(nodes), more
+}
+
+// seed of the faults in force.
+func (s *Server) seed() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in.f.Seed
 }
 
 // lag is the larger of an option and a fault, in ms.

@@ -95,7 +95,7 @@ func (c *Client) receive(name string, r io.Reader) (*content, error) {
 		in.drop()
 		return nil, err
 	}
-	return in.keep(typeByName(name), name, c.s.o.Clock().UnixMilli())
+	return in.keep(typeByName(name), name, c.s.st.stamp())
 }
 
 // Put makes a file; parentID "" is the root. A taken name is an error.
@@ -169,6 +169,30 @@ func (c *Client) Restore(id string) (Node, error) { return result(c.s.st.restore
 func (c *Client) Purge(id string) error {
 	_, err := result(c.s.st.purge(id))
 	return err
+}
+
+// EmptyTrash purges what is in the trash, as the customer can on the web site.
+func (c *Client) EmptyTrash() error {
+	for {
+		n := c.someTrash()
+		if n == "" {
+			return nil
+		}
+		if err := c.Purge(n); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+}
+
+func (c *Client) someTrash() string {
+	c.s.st.mu.RLock()
+	defer c.s.st.mu.RUnlock()
+	for id, n := range c.s.st.byID {
+		if n.status == StatusTrash {
+			return id
+		}
+	}
+	return ""
 }
 
 // Touch changes a node's version, date and tag and nothing else, as the

@@ -34,6 +34,15 @@
 //	   "fault": {"status": 504, "body": "empty", "effect": "late", "after": "1m"}},
 //	  {"op": "nodes.*", "method": "GET", "probability": 0.1, "fault": {"status": 502, "body": "html"}}]}
 //
+// [Modes], part of the same JSON, are other readings of the document that hold
+// for all calls: a service whose content ETags move with metadata, that tells
+// children first, is three hours ahead, answers each call after two seconds,
+// hides every node from its first two gets, and whose 409 cannot be read:
+//
+//	{"content_etag": "node", "feed_order": "children", "clock_skew": "3h", "delay": "2s", "rules": [
+//	  {"op": "nodes.get", "per_node": true, "times": 2, "fault": {"status": 404}},
+//	  {"fault": {"do": "spoil", "status": 409, "body": "html"}}]}
+//
 // # Inside
 //
 // All nodes are in memory, in maps by id, by parent and by name, and in a log

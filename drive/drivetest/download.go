@@ -145,7 +145,12 @@ func (c *call) serveContent(n *node) (reply, *apiError) {
 	h := c.w.Header()
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Cache-Control", "private, no-cache")
-	h.Set("ETag", `"`+hex.EncodeToString(ct.md5[:])+`"`)
+	switch c.s.st.modes.Load().ContentETag {
+	case "":
+		h.Set("ETag", `"`+hex.EncodeToString(ct.md5[:])+`"`)
+	case ETagNode:
+		h.Set("ETag", `"`+n.etag()+`"`)
+	}
 	h.Set("Content-Type", ct.contentType)
 	if v := c.q.Get("response-content-type"); v != "" {
 		h.Set("Content-Type", v)

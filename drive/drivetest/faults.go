@@ -29,6 +29,8 @@ type Faults struct {
 	OverQuota bool `json:"over_quota,omitempty"`
 	// ExtraFields: every node carries members no client knows (§1.3).
 	ExtraFields bool `json:"extra_fields,omitempty"`
+	// Modes: other readings of the document, and delays.
+	Modes
 }
 
 // Throttle is a token bucket over all calls with a token.
@@ -58,10 +60,33 @@ type Rule struct {
 	Times int `json:"times,omitempty"`
 	// Probability that it fires, 0 = always.
 	Probability float64 `json:"probability,omitempty"`
+	// PerNode: Nth, Every and Times count each node (or, in calls that name
+	// none, each name) and operation by itself: {"op": "nodes.get", "per_node":
+	// true, "times": 2, "fault": {"status": 404}} is a lag of two gets (§13.1).
+	PerNode bool `json:"per_node,omitempty"`
 
 	Fault Fault `json:"fault"`
 
-	seen, fired int
+	counts ruleCounts
+	each   map[string]*ruleCounts // of PerNode
+}
+
+type ruleCounts struct{ seen, fired int }
+
+func (r *Rule) countsFor(op *Op) *ruleCounts {
+	if !r.PerNode {
+		return &r.counts
+	}
+	key := op.Name + " " + op.NodeID
+	if op.NodeID == "" {
+		key += " " + op.Node
+	}
+	c := r.each[key]
+	if c == nil {
+		c = &ruleCounts{}
+		r.each[key] = c
+	}
+	return c
 }
 
 // Kinds of fault: Fault.Do.
@@ -77,6 +102,12 @@ const (
 	DoConflict  = "conflict"    // 409 NAME_ALREADY_EXISTS naming the node there is, if any
 	DoSilent    = "silent"      // no answer comes for Stall, 0 = until the client leaves; then the connection is reset
 	DoOverQuota = "quota"       // 403 NO_ACTIVE_SUBSCRIPTION_FOUND
+	// DoSpoil: the call is done and answered as it should be, with the right
+	// status, but the body is not to be read (§13.6): Body "" breaks off in
+	// its middle with the connection, "half" ends there without a word; or it
+	// is another one ("empty", "html" …). With a Status only answers of that
+	// status are spoiled and counted: the 409 to a repeat, the 201 of a create.
+	DoSpoil = "spoil"
 	// content.upload, content.overwrite
 	DoExpireMid = "expire-mid" // all access tokens expire while the body arrives: 401 at its end
 	// content.download, content.templink; stall also for uploads
@@ -87,7 +118,7 @@ const (
 	DoWholeFile  = "ignorerange" // 200 with the whole file although a range was asked for
 	DoOtherBytes = "garbage"     // right length, wrong bytes
 	// nodes.list, nodes.children, trash.list
-	DoMissing   = "missing"   // the page lacks its last At nodes (0 = 1), count does not
+	DoMissing   = "missing"   // the page lacks its last At nodes (0 = 1), or those whose name matches Names; count does not
 	DoDuplicate = "duplicate" // the page begins with the last node of the page before, or its own
 	DoPageToken = "pagetoken" // 400 "Next token is expired"
 	DoStale     = "stale"     // the page is as it was Stall ago (0 = 10 s); needs lag to be kept, see Faults.ListingLag
@@ -97,7 +128,8 @@ const (
 	DoFeedReset   = "feedreset"   // reset:true and everything from the start
 	DoChunkStatus = "chunkstatus" // a chunk with statusCode Status (0 = 500)
 	DoRepeat      = "repeat"      // old nodes are told once more
-	DoDisorder    = "disorder"    // nodes within the answer come in reverse order, children before parents
+	DoDisorder    = "disorder"    // this answer comes newest first, children before parents; see Modes.FeedOrder
+	DoCheckpoint  = "checkpoint"  // 400 to any checkpoint; without one the stream is cut after At chunks
 	DoEndOnly     = "endonly"     // nothing but the end line
 )
 
@@ -118,9 +150,10 @@ type Fault struct {
 	Code   string        `json:"code,omitempty"`   // code in a JSON body
 	Msg    string        `json:"message,omitempty"`
 	Effect string        `json:"effect,omitempty"`
-	At     int64         `json:"at,omitempty"` // bytes, nodes or chunks, see the kinds
-	Delay  time.Duration `json:"-"`            // before anything else
-	After  time.Duration `json:"-"`            // until a late file appears; negative = only when Server.Settle is called
+	At     int64         `json:"at,omitempty"`    // bytes, nodes or chunks, see the kinds
+	Names  string        `json:"names,omitempty"` // pattern of names, see DoMissing
+	Delay  time.Duration `json:"-"`               // before anything else
+	After  time.Duration `json:"-"`               // until a late file appears; negative = only when Server.Settle is called
 	Stall  time.Duration `json:"-"`
 	// RetryAfter in seconds goes into the header; 0 = no header.
 	RetryAfter int `json:"retry_after,omitempty"`
@@ -165,13 +198,14 @@ type plainFaults Faults
 
 type faultsJSON struct {
 	*plainFaults
+	modesJSON
 	ListingLag duration `json:"listing_lag,omitempty"`
 	FeedLag    duration `json:"feed_lag,omitempty"`
 }
 
 // MarshalJSON writes durations as text.
 func (f Faults) MarshalJSON() ([]byte, error) {
-	return json.Marshal(faultsJSON{(*plainFaults)(&f), duration(f.ListingLag), duration(f.FeedLag)})
+	return json.Marshal(faultsJSON{(*plainFaults)(&f), f.toJSON(), duration(f.ListingLag), duration(f.FeedLag)})
 }
 
 // UnmarshalJSON refuses members it does not know.
@@ -180,6 +214,7 @@ func (f *Faults) UnmarshalJSON(b []byte) error {
 	if err := strict(b, &v); err != nil {
 		return err
 	}
+	f.fromJSON(v.modesJSON)
 	f.ListingLag, f.FeedLag = time.Duration(v.ListingLag), time.Duration(v.FeedLag)
 	return f.validate()
 }
@@ -194,7 +229,7 @@ var faultKinds = map[string]bool{
 	"": true, DoStatus: true, DoReset: true, DoDelay: true, DoExpired: true, DoEmpty401: true, DoWrapped: true, DoSporadic: true,
 	DoConflict: true, DoSilent: true, DoOverQuota: true, DoExpireMid: true, DoStall: true, DoShort: true, DoRedirect: true, DoRange: true, DoWholeFile: true,
 	DoOtherBytes: true, DoMissing: true, DoDuplicate: true, DoPageToken: true, DoStale: true, DoCut: true, DoBadTail: true,
-	DoFeedReset: true, DoChunkStatus: true, DoRepeat: true, DoDisorder: true, DoEndOnly: true,
+	DoFeedReset: true, DoChunkStatus: true, DoRepeat: true, DoDisorder: true, DoEndOnly: true, DoCheckpoint: true, DoSpoil: true,
 }
 
 func (f *Fault) validate() error {
@@ -212,9 +247,12 @@ func (f *Fault) validate() error {
 }
 
 func (f *Faults) validate() error {
+	if err := f.Modes.validate(); err != nil {
+		return err
+	}
 	for i := range f.Rules {
 		r := &f.Rules[i]
-		for _, p := range []string{r.Op, r.Name, r.Node} {
+		for _, p := range []string{r.Op, r.Name, r.Node, r.Fault.Names} {
 			if _, err := path.Match(p, ""); err != nil {
 				return fmt.Errorf("rule %d: pattern %q: %w", i, p, err)
 			}
@@ -248,9 +286,14 @@ type Op struct {
 	Size   int64  // of the content, or of the request's body for uploads (-1 = chunked)
 	Token  string // access token of the request
 	N      int    // how many requests of this operation there were, this one included
+
+	answer int // status, once there is one
 }
 
 func (r *Rule) matches(op *Op) bool {
+	if spoils := r.Fault.Do == DoSpoil; spoils != (op.answer != 0) || spoils && r.Fault.Status != 0 && r.Fault.Status != op.answer {
+		return false
+	}
 	return match(r.Op, op.Name) && match(r.Method, op.Method) && match(r.Name, op.Node) && match(r.Node, op.NodeID) &&
 		(r.MinSize == 0 || op.Size >= r.MinSize)
 }
@@ -275,6 +318,9 @@ type injector struct {
 
 func (in *injector) set(f Faults, now time.Time) {
 	f.Rules = append([]Rule(nil), f.Rules...)
+	for i := range f.Rules {
+		f.Rules[i].counts, f.Rules[i].each = ruleCounts{}, map[string]*ruleCounts{}
+	}
 	in.f, in.rng = f, rand.New(rand.NewPCG(f.Seed, 0x9e3779b97f4a7c15))
 	in.filled = now
 	if t := f.Throttle; t != nil {
@@ -289,14 +335,15 @@ func (in *injector) pick(op *Op) *Fault {
 		if !r.matches(op) {
 			continue
 		}
-		r.seen++
-		if r.Nth != 0 && r.seen != r.Nth || r.Every != 0 && r.seen%r.Every != 0 || r.Times != 0 && r.fired >= r.Times {
+		n := r.countsFor(op)
+		n.seen++
+		if r.Nth != 0 && n.seen != r.Nth || r.Every != 0 && n.seen%r.Every != 0 || r.Times != 0 && n.fired >= r.Times {
 			continue
 		}
 		if r.Probability != 0 && in.rng.Float64() >= r.Probability {
 			continue
 		}
-		r.fired++
+		n.fired++
 		f := r.Fault
 		return &f
 	}

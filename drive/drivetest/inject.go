@@ -38,7 +38,20 @@ func (c *call) faulty(f *Fault) reply {
 	if f.RetryAfter > 0 {
 		rep.header["Retry-After"] = strconv.Itoa(f.RetryAfter)
 	}
-	ct, body := "application/json", f.Body
+	rep.set(c.shapeOf(f))
+	return rep
+}
+
+func (r *reply) set(contentType, body string) {
+	if contentType != "" {
+		r.header["Content-Type"] = contentType
+	}
+	r.body = []byte(body)
+}
+
+// shapeOf is the body of a fault.
+func (c *call) shapeOf(f *Fault) (ct, body string) {
+	ct, body = "application/json", f.Body
 	switch f.Body {
 	case "", "json":
 		msg := f.Msg
@@ -61,11 +74,33 @@ func (c *call) faulty(f *Fault) reply {
 	default:
 		ct = "text/plain"
 	}
-	if ct != "" {
-		rep.header["Content-Type"] = ct
+	return ct, body
+}
+
+// sendSpoiled answers with a body that is not to be read.
+func (c *call) sendSpoiled(f *Fault, rep reply) {
+	rep.gzip = false
+	switch f.Body {
+	case "":
+		c.w.Header().Set("Content-Length", strconv.Itoa(max(1, len(rep.body))))
+		for k, v := range rep.header {
+			c.w.Header().Set(k, v)
+		}
+		c.sent, c.log.Status = true, rep.status
+		c.w.WriteHeader(rep.status)
+		_, _ = c.w.Write(rep.body[:len(rep.body)/2])
+		c.abort(false)
+	case "half":
+		rep.body = rep.body[:len(rep.body)/2]
+	default:
+		if rep.header == nil {
+			rep.header = map[string]string{}
+		}
+		shaped := *f
+		shaped.Status = rep.status
+		rep.set(c.shapeOf(&shaped))
 	}
-	rep.body = []byte(body)
-	return rep
+	c.send(rep)
 }
 
 // faultMessage as the service worded it (§3.3).
@@ -115,7 +150,7 @@ func (c *call) inject(f *Fault) bool {
 	case kind == DoReset && streams && f.Effect == EffectNone,
 		kind == DoStall, kind == DoShort, kind == DoRedirect, kind == DoRange, kind == DoWholeFile, kind == DoOtherBytes,
 		kind == DoMissing, kind == DoDuplicate, kind == DoStale,
-		kind == DoCut, kind == DoBadTail, kind == DoFeedReset, kind == DoChunkStatus, kind == DoRepeat, kind == DoDisorder, kind == DoEndOnly:
+		kind == DoSpoil, kind == DoCheckpoint, kind == DoCut, kind == DoBadTail, kind == DoFeedReset, kind == DoChunkStatus, kind == DoRepeat, kind == DoDisorder, kind == DoEndOnly:
 		c.fault = f
 		return false
 	case kind == DoPageToken:

@@ -232,6 +232,8 @@ func (c *call) spoil(page []*node, cu *cursor, at int) []*node {
 	f := c.fault
 	switch {
 	case f == nil || len(page) == 0:
+	case f.Do == DoMissing && f.Names != "":
+		return slices.DeleteFunc(page, func(n *node) bool { return match(f.Names, n.name) })
 	case f.Do == DoMissing:
 		return page[:max(0, len(page)-int(max(f.At, 1)))]
 	case f.Do == DoDuplicate && at > 0:

@@ -81,6 +81,7 @@ type node struct {
 	createdBy, description string
 	labels                 []string
 	props                  map[string]map[string]string
+	oldProps               []oldProps // in memory only, see Modes.PropertiesLag; replaced, not edited
 
 	isRoot, exclTrashed, recTrashed bool
 
@@ -147,12 +148,13 @@ func (n *node) clone() *node {
 
 // shape says which optional members an answer carries.
 type shape struct {
-	owner    string              // != "": properties of this owner (fields=["properties"])
-	tempLink func(*node) string  // nil = none
-	assets   func(*node) []*node // nil = none
-	location func(*node) string  // nil = none
-	status   func(*node) string  // nil = the node's own; a lagging listing tells the old one
-	extra    bool                // members no client knows
+	owner    string                                   // != "": properties of this owner (fields=["properties"])
+	props    func(*node) map[string]map[string]string // as they show, nil = as they are
+	tempLink func(*node) string                       // nil = none
+	assets   func(*node) []*node                      // nil = none
+	location func(*node) string                       // nil = none
+	status   func(*node) string                       // nil = the node's own; a lagging listing tells the old one
+	extra    bool                                     // members no client knows
 }
 
 // appendNode writes the JSON of n (§5.1) by hand: a full feed is a million of these.
@@ -239,8 +241,12 @@ func appendNode(b []byte, n *node, s *shape) []byte {
 // appendAsked writes the members that only some answers carry.
 func appendAsked(b []byte, n *node, s *shape) []byte {
 	if s.owner != "" {
-		own, _ := json.Marshal(map[string]map[string]string{s.owner: n.props[s.owner]})
-		if len(n.props[s.owner]) == 0 {
+		props := n.props[s.owner]
+		if s.props != nil {
+			props = s.props(n)[s.owner]
+		}
+		own, _ := json.Marshal(map[string]map[string]string{s.owner: props})
+		if len(props) == 0 {
 			own = []byte("{}")
 		}
 		b = append(b, `,"properties":`...)

@@ -49,7 +49,7 @@ func (c *call) asked() (*shape, *apiError) {
 		}
 		for _, name := range fields {
 			if name == "properties" {
-				s.owner = c.owner()
+				s.owner, s.props = c.owner(), c.s.st.shownProps
 			}
 		}
 	}

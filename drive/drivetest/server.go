@@ -139,6 +139,7 @@ func (s *Server) SetFaults(f Faults) {
 	s.mu.Lock()
 	s.in.set(f, s.o.Clock())
 	s.mu.Unlock()
+	s.st.modes.Store(&f.Modes)
 	keep := max(s.o.ListingLag, f.ListingLag)
 	for _, r := range f.Rules {
 		if r.Fault.Do == DoStale {

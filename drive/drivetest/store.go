@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	crand "crypto/rand"
@@ -27,6 +28,7 @@ var (
 // store is the tree in memory and its copy on disk.
 type store struct {
 	o     *Options
+	modes atomic.Pointer[Modes] // never nil
 	db    *bolt.DB
 	blobs *blobs
 
@@ -98,6 +100,7 @@ func openStore(o *Options, dir string, sync bool) (*store, error) {
 		o: o, db: db, byID: map[string]*node{}, children: map[string]map[*node]struct{}{}, names: map[nameKey]*node{}, twins: map[nameKey]bool{},
 		local: map[string]string{}, epochs: map[string]uint64{}, kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	st.modes.Store(&o.Faults.Modes)
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails since Go 1.24
 	st.rng = rand.New(rand.NewChaCha8(seed))
@@ -253,7 +256,8 @@ func (st *store) detach(n *node) {
 // waits for the commit. All checks come before the first edit.
 type tx struct {
 	*store
-	now   int64
+	now   int64 // ms, of the server's own clock
+	stamp int64 // ms, what the service tells
 	dirty []*node
 	seen  map[*node]bool
 	puts  []kv
@@ -262,7 +266,7 @@ type tx struct {
 
 func (st *store) begin() *tx {
 	st.mu.Lock()
-	return &tx{store: st, now: st.o.Clock().UnixMilli(), seen: map[*node]bool{}}
+	return &tx{store: st, now: st.o.Clock().UnixMilli(), stamp: st.stamp(), seen: map[*node]bool{}}
 }
 
 // abort gives the lock back; nothing was edited.
@@ -392,14 +396,14 @@ func (t *tx) remember(id string, before *node) {
 // mark ends an edit: new version, new date, new place in the feed.
 func (t *tx) mark(n *node) {
 	n.version++
-	n.modified = t.now
+	n.modified = t.stamp
 	t.publish(n)
 }
 
 // markQuiet is mark for what the feed does not tell.
 func (t *tx) markQuiet(n *node) {
 	n.version++
-	n.modified = t.now
+	n.modified = t.stamp
 	t.attach(n)
 	t.dirty = append(t.dirty, n)
 	delete(t.seen, n)
@@ -431,10 +435,10 @@ func (t *tx) create(n *node) *node {
 		n.version = 1
 	}
 	if n.created == 0 {
-		n.created = t.now
+		n.created = t.stamp
 	}
 	if n.modified == 0 {
-		n.modified = t.now
+		n.modified = t.stamp
 	}
 	if t.keepLag > 0 {
 		t.remember(n.id, nil)

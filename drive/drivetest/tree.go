@@ -132,10 +132,15 @@ func (t *tx) make(s *newNode, c *content, status string) *node {
 	if t.o.NoCreatedBy {
 		createdBy = ""
 	}
-	n := t.create(&node{
+	n := &node{
 		id: s.id, name: s.Name, kind: s.Kind, status: status, parents: slices.Compact(slices.Clone(s.Parents)), labels: s.Labels, description: s.Description,
-		props: props, createdBy: createdBy, content: c,
-	})
+		createdBy: createdBy, content: c,
+	}
+	if props != nil {
+		t.keepProps(n)
+		n.props = props
+	}
+	t.create(n)
 	if s.localID != "" {
 		t.local[s.localID] = n.id
 		t.puts = append(t.puts, kv{bucketLocal, []byte(s.localID), []byte(n.id)})
@@ -215,7 +220,7 @@ func (st *store) contentTargetLocked(id, ifMatch string) (*node, *apiError) {
 		return nil, notFound(id)
 	case n.kind != KindFile:
 		return nil, badRequest("Node %s is not a file", id)
-	case ifMatch != "" && st.o.HonourIfMatch == IfMatchAll && !matches(ifMatch, n):
+	case ifMatch != "" && st.ifMatch() == IfMatchAll && !matches(ifMatch, n):
 		return nil, staleTag()
 	}
 	return n, nil
@@ -236,7 +241,7 @@ func (st *store) update(id string, p patch, ifMatch string) (*node, *apiError) {
 		return t.fail(forbidden("contentProperties cannot be changed"))
 	case n.isRoot && (p.Name != nil || p.Parents != nil):
 		return t.fail(forbidden("The root can be neither named nor moved"))
-	case ifMatch != "" && st.o.HonourIfMatch != IfMatchNone && !matches(ifMatch, n):
+	case ifMatch != "" && st.ifMatch() != IfMatchNone && !matches(ifMatch, n):
 		return t.fail(staleTag())
 	}
 	name, parents := n.name, n.parents
@@ -604,6 +609,7 @@ func (st *store) setProperty(id, owner, key string, value *string) (*node, *apiE
 		own[key] = *value
 	}
 	t.edit(n)
+	t.keepProps(n)
 	props := maps.Clone(n.props)
 	if props == nil {
 		props = map[string]map[string]string{}

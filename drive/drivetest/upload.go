@@ -220,7 +220,7 @@ func (c *call) store(in *incoming, s newNode, pending *node) (*node, *apiError) 
 		in.drop()
 		return nil, overQuota()
 	}
-	ct, err := in.keep(c.up.contentType(s.Name), s.Name, c.s.o.Clock().UnixMilli())
+	ct, err := in.keep(c.up.contentType(s.Name), s.Name, c.s.st.stamp())
 	if err != nil {
 		return nil, broken(err)
 	}
@@ -282,7 +282,7 @@ func (c *call) replace(in *incoming, tag string) (*node, *apiError) {
 		in.drop()
 		return nil, overQuota()
 	}
-	ct, err := in.keep(c.up.contentType(old.name), old.name, c.s.o.Clock().UnixMilli())
+	ct, err := in.keep(c.up.contentType(old.name), old.name, c.s.st.stamp())
 	if err != nil {
 		return nil, broken(err)
 	}
