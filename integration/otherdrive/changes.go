@@ -49,7 +49,7 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, body []byte) {
 		for ; i >= 0 && s.opt.FeedLag > 0 && h[i].at.After(then); i-- {
 			upTo = min(upTo, h[i].seq-1)
 		}
-		if i < 0 || (h[i].isRoot && !reset && !s.opt.RootInChanges) {
+		if i < 0 || (h[i].isRoot && !reset && !s.opt.RootInChanges) || h[i].status == "PURGED" && q.IncludePurged != "true" {
 			continue
 		}
 		if h[i].seq > from || h[i].isRoot || (s.opt.FeedRepeats && h[i].seq > from-20) {
@@ -65,13 +65,16 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, body []byte) {
 	for i, n := range news {
 		points[i] = max(from, min(n.seq, upTo))
 	}
-	if s.opt.FeedBackwards {
+	if s.opt.FeedBackwards || s.opt.FeedShuffled {
 		slices.Reverse(news)
+		if s.opt.FeedShuffled {
+			s.rng.Shuffle(len(news), func(i, j int) { news[i], news[j] = news[j], news[i] })
+		}
 		for i := range points {
 			points[i] = from
 		}
 	}
-	if q.MaxNodes > 0 && len(news) > q.MaxNodes && !s.opt.FeedBackwards {
+	if q.MaxNodes > 0 && len(news) > q.MaxNodes && !s.opt.FeedBackwards && !s.opt.FeedShuffled && !s.opt.IgnoreMax {
 		news, points = news[:q.MaxNodes], points[:q.MaxNodes]
 		upTo = points[len(points)-1]
 	}

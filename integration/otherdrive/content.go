@@ -36,8 +36,9 @@ func (s *Server) serveContent(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		n := s.nodes[parts[1]]
 		var c *content
+		var tag string
 		if n != nil && n.kind == "FILE" {
-			c = n.content
+			c, tag = n.content, n.etag()
 		}
 		s.mu.Unlock()
 		switch {
@@ -46,7 +47,15 @@ func (s *Server) serveContent(w http.ResponseWriter, r *http.Request) {
 		case s.opt.Redirect:
 			w.Header().Set("Location", s.storage+"s3/"+url.PathEscape(parts[1])+"/"+strconv.Itoa(c.version)+"?X-Amz-Algorithm=AWS4&X-Amz-Signature=x")
 			w.WriteHeader(302)
+		case s.hiccup():
+			s.problem(w, 404, "Node does not exist")
 		default:
+			switch s.opt.ContentETag {
+			case "content":
+				w.Header().Set("ETag", `"`+c.md5+`"`)
+			case "node":
+				w.Header().Set("ETag", `"`+tag+`"`)
+			}
 			s.send(w, r, c)
 		}
 	default:
@@ -283,7 +292,7 @@ func (s *Server) stored(w http.ResponseWriter, r *http.Request, id string, c cre
 		m["status"] = "PENDING"
 		delete(m, "contentProperties")
 	}
-	answer(w, s.created(), m)
+	s.answerCreated(w, m)
 }
 
 func (s *Server) overwrite(w http.ResponseWriter, r *http.Request, n *node, data *content) {

@@ -153,6 +153,27 @@ func (s *Server) Move(from, to string) error {
 	return nil
 }
 
+// EmptyTrash purges what is in the trash: the feed tells of it only to who
+// asks for that (§8.4, §9.1).
+func (s *Server) EmptyTrash() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	purge := func(n *node) {
+		n.status, n.content, n.parents, n.alone, n.with = "PURGED", nil, nil, false, false
+		s.touch(n)
+	}
+	for _, id := range s.order {
+		if n := s.nodes[id]; n.status == "TRASH" {
+			s.descend(n, func(c *node) {
+				if !s.alive(c) {
+					purge(c)
+				}
+			})
+			purge(n)
+		}
+	}
+}
+
 func (s *Server) Trash(p string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

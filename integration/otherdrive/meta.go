@@ -30,6 +30,9 @@ func (s *Server) wire(n *node, r *http.Request) map[string]any {
 		"id": n.id, "kind": n.kind, "status": n.status, "version": n.version,
 		"createdDate": s.stamp(n.created), "modifiedDate": s.stamp(n.modified), "parents": n.parents,
 	}
+	if n.status == "PURGED" { // id and status are all that may be relied on (§9.3)
+		return map[string]any{"id": n.id, "status": n.status}
+	}
 	if len(n.parents) == 0 {
 		m["parents"] = []string{}
 		if s.opt.LeanNodes {
@@ -79,8 +82,9 @@ func (s *Server) wire(n *node, r *http.Request) map[string]any {
 		q := r.URL.Query()
 		if strings.Contains(q.Get("fields"), "properties") && !s.opt.NoProps {
 			own := map[string]any{}
-			if p := n.props[Owner]; len(p) > 0 || s.opt.OwnerCheck == "" {
-				for owner, p := range n.props {
+			props := s.propsSeen(n)
+			if p := props[Owner]; len(p) > 0 || s.opt.OwnerCheck == "" {
+				for owner, p := range props {
 					if owner == Owner || s.opt.OwnerCheck == "" {
 						own[owner] = p
 					}
@@ -93,6 +97,20 @@ func (s *Server) wire(n *node, r *http.Request) map[string]any {
 		}
 	}
 	return m
+}
+
+// propsSeen are the properties as gets and listings tell them.
+func (s *Server) propsSeen(n *node) map[string]map[string]string {
+	if s.opt.PropsLag == 0 || s.opt.PropsSilent { // silent changes leave no state behind
+		return n.props
+	}
+	var props map[string]map[string]string
+	for _, h := range s.hist[n.id] {
+		if h.at.Before(time.Now().Add(-s.opt.PropsLag)) {
+			props = h.props
+		}
+	}
+	return props
 }
 
 func (s *Server) serveMeta(w http.ResponseWriter, r *http.Request) {
@@ -136,6 +154,8 @@ func (s *Server) serveMeta(w http.ResponseWriter, r *http.Request) {
 		s.list(w, r, s.matching(w, r, func(*node) bool { return true }))
 	case route == "POST nodes/1":
 		s.mkdir(w, r, body)
+	case route == "GET nodes/2" && s.hiccupLocked():
+		s.problem(w, 404, "Node does not exist")
 	case route == "GET nodes/2":
 		s.withNode(w, at(1), func(n *node) { answer(w, 200, s.wire(n, r)) })
 	case route == "PATCH nodes/2":
@@ -170,7 +190,7 @@ func (s *Server) serveMeta(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) withNode(w http.ResponseWriter, id string, do func(*node)) {
-	if n := s.nodes[id]; n != nil {
+	if n := s.nodes[id]; n != nil && n.status != "PURGED" {
 		do(n)
 		return
 	}
@@ -193,7 +213,7 @@ func (s *Server) matching(w http.ResponseWriter, r *http.Request, in func(*node)
 	out := []node{}
 	trash := strings.HasPrefix(r.URL.Path, "/trash")
 	for _, n := range s.seen(lag) {
-		if n.isRoot && lag > 0 && !strings.Contains(expr, "isRoot") {
+		if n.isRoot && lag > 0 && !strings.Contains(expr, "isRoot") || n.status == "PURGED" {
 			continue
 		}
 		if !in(&n) || (f != nil && !f(&n)) {
@@ -358,7 +378,35 @@ func (s *Server) mkdir(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	n := s.make(r, c, "FOLDER", nil)
 	w.Header().Set("Location", s.meta+"nodes/"+n.id)
-	answer(w, s.created(), s.wire(n, nil))
+	s.answerCreated(w, s.wire(n, nil))
+}
+
+// answerCreated is the answer to a creation.
+func (s *Server) answerCreated(w http.ResponseWriter, m map[string]any) {
+	s.creations++
+	if n := s.opt.Unreadable; n > 0 && s.creations%n == 0 {
+		s.unreadable(w, s.created(), []string{"html", "cut"}[s.creations/n%2], m)
+		return
+	}
+	answer(w, s.created(), m)
+}
+
+// unreadable answers with a body that cannot be understood.
+func (s *Server) unreadable(w http.ResponseWriter, status int, how string, v any) {
+	switch how {
+	case "empty":
+		_ = s.fail(w, status, "")
+	case "html":
+		w.Header().Set("Content-Type", "text/html")
+		_ = s.fail(w, status, "<html><body>Gateway</body></html>")
+	case "cut":
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = s.fail(w, status, string(b[:len(b)/2]))
+	}
 }
 
 func (s *Server) created() int {

@@ -24,6 +24,9 @@ type Options struct {
 	FalseErrors  int    // every so-many-th change of the tree works and answers 500 all the same (§13)
 	NotFound     string // body of a 404: "" JSON, "empty", "xml", "html" (§3.3)
 	BareConflict bool   // 409 without code, ids and info (§3.2)
+	Conflict     string // body of every 409: "" JSON, "empty", "html", "cut" in the middle of the JSON (§13.6)
+	Unreadable   int    // every so-many-th creation works, and its 201 is "html" or "cut" in turn (§13.6)
+	Hiccups      int    // every so-many-th get of a node or of its content is 404 although it is there (§7.4, §13.1)
 	UploadParent int    // status of an unknown parent; 0 = 400 (§7.1)
 
 	// Lists.
@@ -59,6 +62,7 @@ type Options struct {
 	Created200    bool          // creations answer 200 (§7.1)
 	LostUploads   int           // every so-many-th upload is stored and answers 504, or is cut (§13.2)
 	LateUploads   time.Duration // what such an upload stored shows after so long
+	ContentETag   string        // "" none, "content" of the bytes, "node" changes with every change of the node (§7.4)
 	GzipContent   bool          // contents are gzip where the request takes that (§1.2)
 	OverwriteLie  bool          // an overwrite answers the node before it (§7.2 lag)
 
@@ -75,14 +79,17 @@ type Options struct {
 	FeedLag       time.Duration // the feed is this old (§9.3)
 	FeedRepeats   bool          // nodes from before the checkpoint come again
 	FeedBackwards bool          // newest first: children before parents
+	FeedShuffled  bool          // at random, another way each time
+	IgnoreMax     bool          // maxNodes is not heeded (§9.1)
 	FeedCut       bool          // every other answer with news is cut (§9.3)
 	NewCheckpoint bool          // the checkpoint differs in each answer, news or not
 
 	// Properties.
-	OwnerCheck   string // foreign owners: "" anyone, "403" (§11)
-	PropsSilent  bool   // property calls change no version (§11)
-	PropsDropped bool   // properties given at creation are ignored
-	NoProps      bool   // every property call is 403
+	OwnerCheck   string        // foreign owners: "" anyone, "403" (§11)
+	PropsSilent  bool          // property calls change no version (§11)
+	PropsLag     time.Duration // properties show in gets and listings so much later (§13.1)
+	PropsDropped bool          // properties given at creation are ignored
+	NoProps      bool          // every property call is 403
 
 	// Transport.
 	Spread       bool          // discovery, metadata, content on ports and paths of their own
@@ -128,6 +135,11 @@ func Choices() []Choice {
 		{"404-xml", func(o *Options) { o.NotFound = "xml" }},
 		{"404-html", func(o *Options) { o.NotFound = "html" }},
 		{"409-bare", func(o *Options) { o.BareConflict = true }},
+		{"409-empty", func(o *Options) { o.Conflict = "empty" }},
+		{"409-html", func(o *Options) { o.Conflict = "html" }},
+		{"409-cut", func(o *Options) { o.Conflict = "cut" }},
+		{"201-unreadable", func(o *Options) { o.Unreadable = 5 }},
+		{"404-hiccups", func(o *Options) { o.Hiccups = 20 }},
 		{"parent-404", func(o *Options) { o.UploadParent = 404 }},
 		{"page-null", func(o *Options) { o.PageSize, o.LastPage = 7, "null" }},
 		{"page-empty", func(o *Options) { o.PageSize, o.LastPage = 7, "empty" }},
@@ -176,10 +188,13 @@ func Choices() []Choice {
 		{"feed-lag", func(o *Options) { o.FeedLag = 4 * time.Second }},
 		{"feed-repeats", func(o *Options) { o.FeedRepeats = true }},
 		{"feed-backwards", func(o *Options) { o.FeedBackwards = true }},
+		{"feed-shuffled", func(o *Options) { o.FeedShuffled = true }},
+		{"max-nodes-ignored", func(o *Options) { o.IgnoreMax = true }},
 		{"feed-cut", func(o *Options) { o.FeedCut = true }},
 		{"checkpoint-new", func(o *Options) { o.NewCheckpoint = true }},
 		{"owner-403", func(o *Options) { o.OwnerCheck = "403" }},
 		{"props-silent", func(o *Options) { o.PropsSilent = true }},
+		{"props-lag", func(o *Options) { o.PropsLag = 4 * time.Second }},
 		{"props-dropped", func(o *Options) { o.PropsDropped = true }},
 		{"props-none", func(o *Options) { o.NoProps = true }},
 		{"spread", func(o *Options) { o.Spread = true }},
@@ -198,6 +213,8 @@ func Choices() []Choice {
 		{"lost-uploads", func(o *Options) { o.LostUploads = 9 }},
 		{"lost-uploads-late", func(o *Options) { o.LostUploads, o.LateUploads = 20, 3*time.Second }},
 		{"lost-uploads-id-ignored", func(o *Options) { o.LostUploads, o.LateUploads, o.LocalID = 20, 2*time.Second, "ignored" }},
+		{"content-etag", func(o *Options) { o.ContentETag = "content" }},
+		{"content-etag-moves", func(o *Options) { o.ContentETag = "node" }},
 		{"gzip-content", func(o *Options) { o.GzipContent = true }},
 		{"range-whole-200", func(o *Options) { o.Range = "whole200" }},
 		{"range-star", func(o *Options) { o.Range = "star" }},

@@ -81,6 +81,8 @@ type Server struct {
 	feeds      int
 	changed    int // calls that changed the tree
 	uploads    int
+	creations  int
+	gets       int
 	epoch      int             // of checkpoints
 	shown      map[string]bool // files the feed has told as PENDING
 	access     string
@@ -555,11 +557,31 @@ func (s *Server) taken(w http.ResponseWriter, n *node, parent string) {
 		_ = s.fail(w, 409, "{}")
 		return
 	}
-	answer(w, 409, map[string]any{
+	body := map[string]any{
 		"logref":  "0d6f2c4e-8d2b-11e5-9f6a-0d1f6e2b3c4d",
 		"message": fmt.Sprintf("Node with the name %s already exists under parentId %s conflicting NodeId: %s", strings.ToLower(n.name), parent, n.id),
 		"code":    "NAME_ALREADY_EXISTS", "info": map[string]any{"nodeId": n.id},
-	})
+	}
+	if s.opt.Conflict != "" {
+		s.unreadable(w, 409, s.opt.Conflict, body)
+		return
+	}
+	answer(w, 409, body)
+}
+
+// hiccup says whether a get is to miss its node.
+func (s *Server) hiccup() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hiccupLocked()
+}
+
+func (s *Server) hiccupLocked() bool {
+	if s.opt.Hiccups == 0 {
+		return false
+	}
+	s.gets++
+	return s.gets%s.opt.Hiccups == 0
 }
 
 func (s *Server) newFile() string {
