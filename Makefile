@@ -6,7 +6,7 @@ SBINDIR ?= /sbin
 BINARY ?= bin/drivefs
 OUT ?= bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
-LDFLAGS := -X main.version=$(VERSION)
+LDFLAGS := -X github.com/drivefs/drivefs/cmd/drivefs/internal/version.tag=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What tests use besides Go; without the optional ones they skip and say so.

@@ -10,12 +10,14 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 // interactive reports whether a person can be asked something.
 func (p *program) interactive() bool {
 	in, ok := p.stdin.(*os.File)
-	return ok && term.IsTerminal(int(in.Fd())) && isTerminal(p.stderr)
+	return ok && term.IsTerminal(int(in.Fd())) && show.IsTerminal(p.stderr)
 }
 
 // mostAnswer bounds a line that somebody types or pastes, in bytes.

@@ -9,17 +9,12 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/drive"
 )
-
-// aboutAnswer is what `drivefs about --json` prints.
-type aboutAnswer struct {
-	Status     string      `json:"status"`
-	TermsOfUse string      `json:"terms_of_use"`
-	Quota      drive.Quota `json:"quota"`
-	Usage      drive.Usage `json:"usage"`
-}
 
 func newAbout(p *program) *cobra.Command {
 	var asJSON bool
@@ -36,7 +31,7 @@ func newAbout(p *program) *cobra.Command {
 }
 
 func runAbout(ctx context.Context, p *program, c *config.Config, asJSON bool) error {
-	a, err := answer(ctx, p, c, verbAbout, struct{}{}, askAbout)
+	a, err := answer(ctx, p, c, control.VerbAbout, struct{}{}, account.AskAbout)
 	if err != nil {
 		return err
 	}
@@ -45,12 +40,12 @@ func runAbout(ctx context.Context, p *program, c *config.Config, asJSON bool) er
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "account\t%s, profile %s\n", a.Status, c.Profile)
-	fmt.Fprintf(w, "quota\t%s, %s free\n", size(a.Quota.Quota), size(a.Quota.Available))
+	fmt.Fprintf(w, "quota\t%s, %s free\n", show.Size(a.Quota.Quota), show.Size(a.Quota.Available))
 	for _, u := range []struct {
 		kind  string
 		entry drive.UsageEntry
 	}{{"photos", a.Usage.Photo}, {"videos", a.Usage.Video}, {"documents", a.Usage.Document}, {"other", a.Usage.Other}} {
-		fmt.Fprintf(w, "%s\t%s in %s, %s of it on the quota\n", u.kind, size(u.entry.Total.Bytes), filesText(u.entry.Total.Count), size(u.entry.Billable.Bytes))
+		fmt.Fprintf(w, "%s\t%s in %s, %s of it on the quota\n", u.kind, show.Size(u.entry.Total.Bytes), filesText(u.entry.Total.Count), show.Size(u.entry.Billable.Bytes))
 	}
 	return w.Flush()
 }
@@ -60,17 +55,4 @@ func filesText(n int64) string {
 		return "1 file"
 	}
 	return humanize.Comma(n) + " files"
-}
-
-func askAbout(ctx context.Context, client *drive.Client, _ struct{}) (a aboutAnswer, err error) {
-	info, err := client.AccountInfo(ctx)
-	if err != nil {
-		return a, err
-	}
-	a.Status, a.TermsOfUse = info.Status, info.TermsOfUse
-	if a.Quota, err = client.Quota(ctx); err != nil {
-		return a, err
-	}
-	a.Usage, err = client.Usage(ctx)
-	return a, err
 }

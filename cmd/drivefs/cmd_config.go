@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"text/tabwriter"
 
@@ -16,18 +17,12 @@ func newConfig(p *program) *cobra.Command {
 		Example: "  drivefs config show --profile work",
 		Args:    takes(1, "show"),
 	}
-	flags := config.Register(cmd.Flags(), config.Which|config.Account|config.Mount|config.Logging)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	return verb(p, cmd, config.Which|config.Account|config.Mount|config.Logging, func(_ context.Context, c *config.Config, args []string) error {
 		if args[0] != "show" {
-			return fail(exitUsage, "config: no verb %q: show is known", args[0])
-		}
-		c, err := flags.Load(p.env)
-		if err != nil {
-			return fmt.Errorf("config: %w", err)
+			return fail(exitUsage, "no verb %q: show is known", args[0])
 		}
 		return runConfigShow(p, c)
-	}
-	return cmd
+	})
 }
 
 func runConfigShow(p *program, c *config.Config) error {

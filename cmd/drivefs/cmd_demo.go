@@ -12,7 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/logs"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mountd"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/sample"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -60,7 +63,7 @@ func runDemo(ctx context.Context, p *program, c *config.Config, mountpoint strin
 	if made {
 		defer func() { _ = os.Remove(mountpoint) }() // fails when it is not empty, rightly
 	}
-	log, closeLog, err := openLog(c, p.stderr)
+	log, closeLog, err := logs.Open(c, p.stderr)
 	if err != nil {
 		return err
 	}
@@ -80,9 +83,9 @@ func runDemo(ctx context.Context, p *program, c *config.Config, mountpoint strin
 		return err
 	}
 	c.Endpoint, c.AuthURL, c.TokenURL = s.Endpoint(), s.AuthURL(), s.TokenURL()
-	return mountDrive(ctx, p, c, mountpoint, func(m *mount) {
-		fmt.Fprintf(p.stdout, "mounted demo on %s\n%s", m.mountpoint, demoHints(p.name, m.mountpoint, s.Endpoint(), c.TokenFile))
-	})
+	return mountd.Run(ctx, mountd.Options{Config: c, Mountpoint: mountpoint, Stderr: p.stderr, Ready: func(mountpoint string) {
+		fmt.Fprintf(p.stdout, "mounted demo on %s\n%s", mountpoint, demoHints(p.name, mountpoint, s.Endpoint(), c.TokenFile))
+	}})
 }
 
 // demoMountpoint takes the one given, or makes one that goes away with the demo.
@@ -124,7 +127,7 @@ func fillDemo(s *drivetest.Server) (err error) {
 }
 
 func demoHints(program, mountpoint, endpoint, token string) string {
-	q := shellQuote(mountpoint)
+	q := show.Quote(mountpoint)
 	something, err := os.Executable() // there is one on every machine
 	if err != nil {
 		something = "/etc/os-release"
@@ -133,7 +136,7 @@ func demoHints(program, mountpoint, endpoint, token string) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	for _, hint := range [][2]string{
 		{"xdg-open " + q, "pictures, music, a video to seek in"},
-		{"cp " + shellQuote(something) + " " + q, "copy something in"},
+		{"cp " + show.Quote(something) + " " + q, "copy something in"},
 		{program + " status --watch " + q, "see it go up"},
 		{"rm " + q + "/Documents/Reading*", "goes to the drive's trash"},
 		{program + " trash list --profile demo", "where it can be found"},
@@ -145,14 +148,4 @@ func demoHints(program, mountpoint, endpoint, token string) string {
 	return fmt.Sprintf("\nTry, in another terminal or in your file manager:\n%s\n"+
 		"The drive itself answers at %s (token: %s).\n"+
 		"Ctrl-C ends the demo; what you put there is here again next time.\n", b.String(), endpoint, token)
-}
-
-// shellQuote makes one word for a shell.
-func shellQuote(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r == '/' || r == '.' || r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 type limitOptions struct{ pause, resume bool }
@@ -23,30 +24,17 @@ func newLimit(p *program) *cobra.Command {
 			"All of it holds until the mount ends; what the next one begins with is in the configuration (drivefs config show).\n" +
 			"While uploads are paused, flush and unmount do not wait for them: what is pending is kept for later.",
 		Example: "  drivefs limit --upload-limit 2MiB ~/Drive\n  drivefs limit --pause",
-		Args:    takes(0, "MOUNTPOINT"),
 	}
-	flags := config.Register(cmd.Flags(), config.Which|config.Limits)
+	mountVerb(p, cmd, config.Limits, func(ctx context.Context, c *config.Config, m *control.Client, _ string) error {
+		if o.pause && o.resume {
+			return fail(exitUsage, "--pause and --resume exclude each other")
+		}
+		return runLimit(ctx, p, m, limitRequest(c, o))
+	})
 	cmd.Flags().BoolVar(&o.pause, "pause", false, "send no more contents until --resume, or until the mount ends")
 	cmd.Flags().BoolVar(&o.resume, "resume", false, "go on with the uploads")
 	for _, name := range []string{"upload-limit", "download-limit"} {
 		cmd.Flags().Lookup(name).DefValue = "" // what is not given stays
-	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := flags.Load(p.env)
-		if err != nil {
-			return err
-		}
-		if o.pause && o.resume {
-			return fail(exitUsage, "--pause and --resume exclude each other")
-		}
-		m, name, err := find(c, first(args))
-		if err != nil {
-			return fmt.Errorf("limit: %w", err)
-		}
-		if err := runLimit(cmd.Context(), p, m, limitRequest(c, o)); err != nil {
-			return fmt.Errorf("limit %s: %w", name, err)
-		}
-		return nil
 	}
 	return cmd
 }
@@ -68,10 +56,10 @@ func limitRequest(c *config.Config, o limitOptions) control.LimitRequest {
 }
 
 func runLimit(ctx context.Context, p *program, m *control.Client, req control.LimitRequest) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, control.Patience)
 	defer cancel()
 	var l control.Limits
-	if err := m.Call(ctx, verbLimit, req, &l, nil); err != nil {
+	if err := m.Call(ctx, control.VerbLimit, req, &l, nil); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(p.stdout, limitsText(l))
@@ -83,12 +71,5 @@ func limitsText(l control.Limits) string {
 	if l.Paused {
 		state = "paused"
 	}
-	return fmt.Sprintf("uploads %s, limit %s; downloads limit %s", state, rate(l.Upload), rate(l.Download))
-}
-
-func rate(n int64) string {
-	if n == 0 {
-		return "none"
-	}
-	return size(n) + "/s"
+	return fmt.Sprintf("uploads %s, limit %s; downloads limit %s", state, show.Rate(l.Upload), show.Rate(l.Download))
 }

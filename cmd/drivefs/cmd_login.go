@@ -20,7 +20,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/clock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
 )
 
 func newLogin(p *program) *cobra.Command {
@@ -40,7 +44,7 @@ func newLogin(p *program) *cobra.Command {
 }
 
 func runLogin(ctx context.Context, p *program, c *config.Config, noBrowser bool) error {
-	conf := oauthConfig(c)
+	conf := account.OAuth(c)
 	if conf == nil {
 		return fail(exitUsage, "no --client-id: use the one of your own security profile at Amazon, or an OAuth proxy's --auth-url and --token-url")
 	}
@@ -65,26 +69,26 @@ func runLogin(ctx context.Context, p *program, c *config.Config, noBrowser bool)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, direct)
+	ctx, cancel := context.WithTimeout(ctx, account.Direct)
 	defer cancel()
-	clock := &dated{next: http.DefaultTransport}
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: clock})
+	dates := &clock.Dated{Next: http.DefaultTransport}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: dates})
 	token, err := conf.Exchange(ctx, code, oauth2.VerifierOption(verifier))
 	if err != nil {
-		return exchangeError(conf, err, clock.problem())
+		return exchangeError(conf, err, dates.Problem())
 	}
 	if err := writeToken(c.TokenFile, token); err != nil {
 		return fmt.Errorf("keeping the token: %w", err)
 	}
 	fmt.Fprintf(p.stdout, "logged in; the token is in %s\n", c.TokenFile)
-	if problem := clock.problem(); problem != "" {
+	if problem := dates.Problem(); problem != "" {
 		fmt.Fprintf(p.stderr, "%s; until then tokens may look too old or too young\n", problem)
 	}
 	if c.Source["client-id"] == "flag" {
 		fmt.Fprintf(p.stdout, "mounts need the client too, to renew the token: put client-id and client-secret under [%s] in %s\n", c.Profile, c.File)
 	}
-	if m := running(c); m != nil { // it would look by itself within 10 s
-		if err := m.Call(ctx, verbRefresh, none{}, nil, nil); err != nil {
+	if m := running.Of(c); m != nil { // it would look by itself within 10 s
+		if err := m.Call(ctx, control.VerbRefresh, none{}, nil, nil); err != nil {
 			fmt.Fprintf(p.stderr, "the running mount takes the token over by itself soon (%v)\n", message(err))
 		}
 	}
@@ -189,11 +193,11 @@ func listenForAnswer(ctx context.Context, p *program, redirect, address, state s
 	}
 }
 
-// exchangeError says what to do about a refused code. API document §2.3. clock
+// exchangeError says what to do about a refused code. API document §2.3. wrong
 // is what is wrong with this machine's, "" = nothing.
-func exchangeError(conf *oauth2.Config, err error, clock string) error {
+func exchangeError(conf *oauth2.Config, err error, wrong string) error {
 	var refused *oauth2.RetrieveError
-	if untimely(err) {
+	if clock.Untimely(err) {
 		return fail(exitFailed, "the certificate of %s is not valid at the time it is here, %s: is this machine's clock right? %w", conf.Endpoint.TokenURL, time.Now().Format(time.DateTime), err)
 	}
 	if !errors.As(err, &refused) {
@@ -203,8 +207,8 @@ func exchangeError(conf *oauth2.Config, err error, clock string) error {
 	case "invalid_client", "unauthorized_client":
 		return fail(exitLogin, "%s does not accept this client: check --client-id and --client-secret", conf.Endpoint.TokenURL)
 	case "invalid_grant":
-		if clock != "" {
-			return fail(exitLogin, "the code was refused, and %s; then log in again", clock)
+		if wrong != "" {
+			return fail(exitLogin, "the code was refused, and %s; then log in again", wrong)
 		}
 		return fail(exitLogin, "the code was used already or is too old: log in again")
 	case "":

@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/version"
 )
 
 // newMan is what the build makes the manual with, from the verbs' own words.
@@ -26,7 +28,7 @@ func runMan(root *cobra.Command, dir string) error {
 			return err
 		}
 	}
-	v, _, _ := buildInfo()
+	v, _, _ := version.Build()
 	root.DisableAutoGenTag = true // the same verbs make the same pages
 	header := &doc.GenManHeader{Section: "1", Source: "drivefs " + v, Manual: "drivefs"}
 	if err := doc.GenManTree(root, header, filepath.Join(dir, "man1")); err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mountd"
 )
 
 func newMount(p *program) *cobra.Command {
@@ -42,14 +43,14 @@ func newMount(p *program) *cobra.Command {
 
 func runMount(ctx context.Context, p *program, c *config.Config, mountpoint string) error {
 	if c.Background {
-		if ready := readyPipe(); ready != nil {
-			return runBackground(ctx, p, c, mountpoint, ready)
+		if ready := mountd.ReadyPipe(); ready != nil {
+			return mountd.RunBackground(ctx, mountd.Options{Config: c, Mountpoint: mountpoint, Stderr: p.stderr}, ready)
 		}
-		return startBackground(ctx, c)
+		return mountd.Start(ctx, c)
 	}
-	return mountDrive(ctx, p, c, mountpoint, func(m *mount) {
-		fmt.Fprintf(p.stdout, "mounted %s on %s\n", c.Profile, m.mountpoint)
-	})
+	return mountd.Run(ctx, mountd.Options{Config: c, Mountpoint: mountpoint, Stderr: p.stderr, Ready: func(mountpoint string) {
+		fmt.Fprintf(p.stdout, "mounted %s on %s\n", c.Profile, mountpoint)
+	}})
 }
 
 // mountHelperArgs makes a command line of ours from mount(8)'s call of its

@@ -11,6 +11,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
 )
 
 func newRename(p *program) *cobra.Command {
@@ -22,18 +23,12 @@ func newRename(p *program) *cobra.Command {
 		Example: "  drivefs rename ~/Drive/readme.TXT README.txt",
 		Args:    takes(2, "PATH", "NEWNAME"),
 	}
-	flags := config.Register(cmd.Flags(), config.Which)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := flags.Load(p.env)
-		if err != nil {
-			return err
-		}
-		if err := runRename(cmd.Context(), c, args[0], args[1]); err != nil {
-			return fmt.Errorf("rename %s: %w", args[0], err)
+	return accountCommand(p, cmd, 0, func(ctx context.Context, c *config.Config, args []string) error {
+		if err := runRename(ctx, c, args[0], args[1]); err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		return nil
-	}
-	return cmd
+	})
 }
 
 func runRename(ctx context.Context, c *config.Config, path, newName string) error {
@@ -57,10 +52,10 @@ func runRename(ctx context.Context, c *config.Config, path, newName string) erro
 	if !ok || path == m.Mountpoint {
 		return fail(exitNotMounted, "it does not lie in a mounted drive")
 	}
-	client, err := ask(c, m.Mountpoint)
+	client, err := running.Ask(c, m.Mountpoint)
 	if err != nil {
 		return err
 	}
 	rel := strings.TrimPrefix(path, strings.TrimSuffix(m.Mountpoint, "/"))
-	return client.Call(ctx, verbRename, control.RenameRequest{Path: rel, NewName: newName}, nil, nil)
+	return client.Call(ctx, control.VerbRename, control.RenameRequest{Path: rel, NewName: newName}, nil, nil)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/logs"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -48,7 +50,7 @@ func newServe(p *program) *cobra.Command {
 func runServe(ctx context.Context, p *program, c *config.Config, tokenFile string) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	log, closeLog, err := openLog(c, p.stderr)
+	log, closeLog, err := logs.Open(c, p.stderr)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func runServe(ctx context.Context, p *program, c *config.Config, tokenFile strin
 		if err := s.WriteToken(tokenFile); err != nil {
 			return fmt.Errorf("--token-file %s: %w", tokenFile, err)
 		}
-		hint = fmt.Sprintf("mount it: %s mount --endpoint %s --token-file %s MOUNTPOINT\n", p.name, s.Endpoint(), shellQuote(tokenFile))
+		hint = fmt.Sprintf("mount it: %s mount --endpoint %s --token-file %s MOUNTPOINT\n", p.name, s.Endpoint(), show.Quote(tokenFile))
 	}
 	// One write: who reads only the first line may close the pipe after it.
 	if _, err := fmt.Fprintf(p.stdout, "%s\n%s", s.Endpoint(), hint); err != nil {

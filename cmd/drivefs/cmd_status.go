@@ -12,18 +12,24 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 type statusOptions struct{ json, watch bool }
 
 func newStatus(p *program) *cobra.Command {
 	var o statusOptions
-	cmd := mountVerb(p, "status [MOUNTPOINT]", "What a mount is doing", "  drivefs status --watch",
-		func(ctx context.Context, m *control.Client, _ string) error { return runStatus(ctx, p, o, m) })
+	cmd := mountVerb(p, &cobra.Command{
+		Use:     "status [MOUNTPOINT]",
+		Short:   "What a mount is doing",
+		Example: "  drivefs status --watch",
+	}, 0, func(ctx context.Context, _ *config.Config, m *control.Client, _ string) error {
+		return runStatus(ctx, p, o, m)
+	})
 	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object, for scripts")
 	cmd.Flags().BoolVar(&o.watch, "watch", false, "show it again every second, until Ctrl-C")
 	return cmd
@@ -38,7 +44,7 @@ func runStatus(ctx context.Context, p *program, o statusOptions, m *control.Clie
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if isTerminal(p.stdout) && !o.json {
+		if show.IsTerminal(p.stdout) && !o.json {
 			fmt.Fprint(p.stdout, "\x1b[H\x1b[2J")
 		}
 		if err := showStatus(ctx, p, o, m); err != nil && ctx.Err() == nil {
@@ -53,10 +59,10 @@ func runStatus(ctx context.Context, p *program, o statusOptions, m *control.Clie
 }
 
 func showStatus(ctx context.Context, p *program, o statusOptions, m *control.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, control.Patience)
 	defer cancel()
 	var s control.Status
-	if err := m.Call(ctx, verbStatus, struct{}{}, &s, nil); err != nil {
+	if err := m.Call(ctx, control.VerbStatus, struct{}{}, &s, nil); err != nil {
 		return err
 	}
 	if o.json {
@@ -69,17 +75,10 @@ func showStatus(ctx context.Context, p *program, o statusOptions, m *control.Cli
 type colours struct{ good, bad, end string }
 
 func (p *program) colours() colours {
-	if v, _ := p.env("NO_COLOR"); v != "" || !isTerminal(p.stdout) {
+	if v, _ := p.env("NO_COLOR"); v != "" || !show.IsTerminal(p.stdout) {
 		return colours{}
 	}
 	return colours{good: "\x1b[32m", bad: "\x1b[31m", end: "\x1b[0m"}
-}
-
-// wayOut says what the user can do about a state of the service.
-var wayOut = map[string]string{
-	"offline":       "what is cached can be read, what is written is kept until it is back",
-	"throttled":     "the service asks for patience; work goes on slowly",
-	"auth-required": "log in again: drivefs login, or put a new token in place",
 }
 
 func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error {
@@ -91,48 +90,48 @@ func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error
 	if s.ReadOnly {
 		mode = ", read-only"
 	}
-	fmt.Fprintf(&b, "%s: %s, profile %s%s, process %d, mounted %s\n", s.Mountpoint, s.State, s.Profile, mode, s.PID, ago(s.Since, now))
+	fmt.Fprintf(&b, "%s: %s, profile %s%s, process %d, mounted %s\n", s.Mountpoint, s.State, s.Profile, mode, s.PID, show.Ago(s.Since, now))
 	if s.Remote.State == "online" {
 		row("drive", "%sonline%s", c.good, c.end)
 	} else {
-		row("drive", "%s%s%s (%s): %s", c.bad, s.Remote.State, c.end, ago(s.Remote.Since, now), wayOut[s.Remote.State])
+		row("drive", "%s%s%s (%s): %s", c.bad, s.Remote.State, c.end, show.Ago(s.Remote.Since, now), show.WayOut[s.Remote.State])
 		if s.Remote.Error != "" {
 			row("", "%s", s.Remote.Error)
 		}
 	}
 	age := "never read to its end"
 	if s.Mirror.CheckpointAge >= 0 {
-		age = "up to date " + ago(now.Add(-time.Duration(s.Mirror.CheckpointAge*float64(time.Second))), now)
+		age = "up to date " + show.Ago(now.Add(-time.Duration(s.Mirror.CheckpointAge*float64(time.Second))), now)
 	}
 	complete := ""
 	if !s.Mirror.Complete {
 		complete = ", still loading"
 	}
-	row("mirror", "%s%s, %s", count(int(s.Mirror.Nodes), "node"), complete, age)
+	row("mirror", "%s%s, %s", show.Count(int(s.Mirror.Nodes), "node"), complete, age)
 	if u := s.Uploads; u.Pending == 0 {
-		row("uploads", "none pending, %s uploaded", size(u.Uploaded))
+		row("uploads", "none pending, %s uploaded", show.Size(u.Uploaded))
 	} else {
-		row("uploads", "%s pending (%s), %d active, %d failed", count(u.Pending, "change"), size(u.PendingBytes), u.Active, len(u.Failed))
+		row("uploads", "%s pending (%s), %d active, %d failed", show.Count(u.Pending, "change"), show.Size(u.PendingBytes), u.Active, len(u.Failed))
 	}
 	if s.Limits.Paused {
 		row("", "%spaused%s: nothing new is sent until drivefs limit --resume", c.bad, c.end)
 	}
 	if s.Limits.Upload > 0 || s.Limits.Download > 0 {
-		row("limits", "uploads %s, downloads %s", rate(s.Limits.Upload), rate(s.Limits.Download))
+		row("limits", "uploads %s, downloads %s", show.Rate(s.Limits.Upload), show.Rate(s.Limits.Download))
 	}
 	for _, t := range s.Uploads.Transfers {
 		row("", "%s %s", t.Op, transferText(t))
 	}
 	for _, f := range s.Uploads.Failed {
-		row("", "%sfailed%s %s: %s (%s)", c.bad, c.end, f.Path, f.Error, again(f.RetryAt, now))
+		row("", "%sfailed%s %s: %s (%s)", c.bad, c.end, f.Path, f.Error, show.Again(f.RetryAt, now))
 	}
 	hits := "no reads yet"
 	if n := s.Cache.Hits + s.Cache.Misses; n > 0 {
 		hits = fmt.Sprintf("%.1f %% hits", 100*float64(s.Cache.Hits)/float64(n))
 	}
-	row("cache", "%s in memory, %s on disk, %s; %s downloaded, %s served", size(s.Cache.Memory), size(s.Cache.Disk), hits, size(s.Cache.Downloaded), size(s.Cache.Served))
+	row("cache", "%s in memory, %s on disk, %s; %s downloaded, %s served", show.Size(s.Cache.Memory), show.Size(s.Cache.Disk), hits, show.Size(s.Cache.Downloaded), show.Size(s.Cache.Served))
 	for _, r := range s.Streams {
-		row("", "reading %s at %s, %s/s, window %s", r.Name, size(r.Offset), size(int64(r.Rate)), size(r.Window))
+		row("", "reading %s at %s, %s/s, window %s", r.Name, show.Size(r.Offset), show.Size(int64(r.Rate)), show.Size(r.Window))
 	}
 	var total control.Request
 	for _, r := range s.Requests {
@@ -158,34 +157,13 @@ func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error
 func transferText(t control.Transfer) string {
 	s := t.Path
 	if t.Size > 0 {
-		s += fmt.Sprintf(" %d %% of %s", 100*t.Sent/t.Size, size(t.Size))
+		s += fmt.Sprintf(" %d %% of %s", 100*t.Sent/t.Size, show.Size(t.Size))
 	}
 	if t.Rate > 0 {
-		s += fmt.Sprintf(", %s/s", size(int64(t.Rate)))
+		s += fmt.Sprintf(", %s/s", show.Size(int64(t.Rate)))
 		if t.Size > t.Sent {
 			s += fmt.Sprintf(", %v left", time.Duration(float64(t.Size-t.Sent)/t.Rate*float64(time.Second)).Round(time.Second))
 		}
 	}
 	return s
-}
-
-func ago(t, now time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	d := now.Sub(t)
-	switch {
-	case d < 2*time.Second:
-		return "just now"
-	case d < 2*time.Minute:
-		return d.Round(time.Second).String() + " ago"
-	}
-	return humanize.RelTime(t, now, "ago", "from now")
-}
-
-func again(t, now time.Time) string {
-	if t.IsZero() || t.Before(now) {
-		return "tried again now"
-	}
-	return "tried again in " + t.Sub(now).Round(time.Second).String()
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 func newUnmount(p *program) *cobra.Command {
@@ -26,33 +28,25 @@ func newUnmount(p *program) *cobra.Command {
 		Example: "  drivefs unmount ~/Drive",
 		Args:    takes(1, "MOUNTPOINT"),
 	}
-	flags := config.Register(cmd.Flags(), config.Which)
-	cmd.Flags().BoolVar(&req.NoWait, "no-wait", false, "leave pending uploads for the next mount (exit code 6 if there are any)")
-	cmd.Flags().DurationVar(&req.Timeout, "timeout", 0, "wait so long at most, then do as --no-wait")
-	cmd.Flags().BoolVar(&req.Lazy, "lazy", false, "unmount although programs use it; what they have open goes on")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := flags.Load(p.env)
-		if err != nil {
-			return err
-		}
+	verb(p, cmd, config.Which, func(ctx context.Context, c *config.Config, args []string) error {
 		if req.NoWait && cmd.Flags().Changed("timeout") {
 			return fail(exitUsage, "--no-wait and --timeout exclude each other")
 		}
 		if req.Timeout < 0 || cmd.Flags().Changed("timeout") && req.Timeout == 0 {
 			return fail(exitUsage, "--timeout: expected a duration above 0; --no-wait does not wait at all")
 		}
-		if err := runUnmount(cmd.Context(), p, c, req, args[0]); err != nil {
-			return fmt.Errorf("unmount: %w", err)
-		}
-		return nil
-	}
+		return runUnmount(ctx, p, c, req, args[0])
+	})
+	cmd.Flags().BoolVar(&req.NoWait, "no-wait", false, "leave pending uploads for the next mount (exit code 6 if there are any)")
+	cmd.Flags().DurationVar(&req.Timeout, "timeout", 0, "wait so long at most, then do as --no-wait")
+	cmd.Flags().BoolVar(&req.Lazy, "lazy", false, "unmount although programs use it; what they have open goes on")
 	return cmd
 }
 
 func runUnmount(ctx context.Context, p *program, c *config.Config, req control.UnmountRequest, mountpoint string) error {
-	m, name, err := find(c, mountpoint)
-	if dead := (*deadError)(nil); errors.As(err, &dead) {
-		return detach(dead.mountpoint)
+	m, name, err := running.Find(c, mountpoint)
+	if dead := (*running.DeadError)(nil); errors.As(err, &dead) {
+		return detach(dead.Mountpoint)
 	}
 	if err != nil {
 		return err
@@ -62,9 +56,9 @@ func runUnmount(ctx context.Context, p *program, c *config.Config, req control.U
 		return err
 	}
 	var r control.UnmountResult
-	meter := newMeter(p.stderr)
-	err = m.Call(ctx, verbUnmount, req, &r, meter.event)
-	meter.end()
+	meter := show.NewMeter(p.stderr)
+	err = m.Call(ctx, control.VerbUnmount, req, &r, meter.Event)
+	meter.End()
 	if errors.Is(err, control.ErrNoMount) { // it died between two questions
 		return detach(name)
 	}
@@ -79,8 +73,8 @@ func runUnmount(ctx context.Context, p *program, c *config.Config, req control.U
 	if r.Pending == 0 {
 		return nil
 	}
-	listFailures(p.stderr, r.Failed)
-	return fail(exitPending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", name, count(r.Pending, "change"))
+	show.Failures(p.stderr, r.Failed)
+	return fail(exitPending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", name, show.Count(r.Pending, "change"))
 }
 
 // waitGone waits until the mount's process is done with its state directory,

@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set by the Makefile from git describe.
-var version = ""
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/version"
+)
 
 func newVersion(p *program) *cobra.Command {
 	return &cobra.Command{
@@ -22,38 +20,10 @@ func newVersion(p *program) *cobra.Command {
 }
 
 func runVersion(p *program) error {
-	v, commit, modified := buildInfo()
+	v, commit, modified := version.Build()
 	if commit != "" {
 		v += " (" + commit + modified + ")"
 	}
 	_, err := fmt.Fprintf(p.stdout, "drivefs %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
-}
-
-// buildInfo is what the toolchain recorded; the Makefile's version wins.
-func buildInfo() (v, commit, modified string) {
-	v = "devel"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" && info.Main.Version != "(devel)" {
-			v = info.Main.Version
-		}
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision" && len(s.Value) >= 12:
-				commit = s.Value[:12]
-			case s.Key == "vcs.modified" && s.Value == "true":
-				modified = ", modified"
-			}
-		}
-	}
-	if version != "" {
-		v = version
-	}
-	return v, commit, modified
-}
-
-// userAgent names the program to the service.
-func userAgent() string {
-	v, _, _ := buildInfo()
-	return "drivefs/" + v
 }

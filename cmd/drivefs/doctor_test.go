@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -175,29 +174,5 @@ func TestClockSkew(t *testing.T) {
 			t.Errorf("login: exit code %d", code)
 		}
 		oneLine(t, p.stderr(), "clock is 2", test.want, "log in again")
-	}
-}
-
-func TestClockProblem(t *testing.T) {
-	for _, test := range []struct {
-		ahead time.Duration
-		want  string
-	}{
-		{0, ""}, {mostSkew, ""}, {-mostSkew, ""},
-		{3*time.Hour + time.Minute, "this machine's clock is 3h1m0s ahead: set it, as with timedatectl set-ntp true"},
-		{-10 * time.Minute, "this machine's clock is 10m0s behind: set it, as with timedatectl set-ntp true"},
-	} {
-		if got := clockProblem(test.ahead); got != test.want {
-			t.Errorf("%v: %q, want %q", test.ahead, got, test.want)
-		}
-	}
-	if skew, ok := skewOf(http.Header{"Date": {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)}}); !ok || skew > -59*time.Minute {
-		t.Errorf("%v, %v", skew, ok)
-	}
-	if _, ok := skewOf(http.Header{}); ok {
-		t.Error("an answer without a date tells the time")
-	}
-	if untimely(errors.New("x")) {
-		t.Error("any error is about the time")
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -127,36 +125,6 @@ func TestSuspend(t *testing.T) {
 	w.must("unmount", w.mountpoint)
 }
 
-// A service that takes connections again is asked at once, whatever the
-// back-off; what takes them and answers badly is not.
-func TestAway(t *testing.T) {
-	refused, taken := func() error { return errors.New("refused") }, func() error { return nil }
-	since := time.Now()
-	offline := drive.State{Kind: drive.Offline, Since: since, Err: errors.New("connection refused")}
-	var a away
-	for i, step := range []struct {
-		state     drive.State
-		reachable func() error
-		want      bool
-	}{
-		{drive.State{Kind: drive.Online, Since: since}, refused, false},
-		{offline, taken, true}, // it may have come back before we looked
-		{offline, taken, false},
-		{offline, refused, false},
-		{offline, refused, false},
-		{offline, taken, true},
-		{offline, taken, false},
-		{drive.State{Kind: drive.Throttled, Since: since.Add(1)}, taken, false},
-		{drive.State{Kind: drive.Offline, Since: since.Add(2), Err: &drive.Error{Status: 503}}, taken, false},
-		{drive.State{Kind: drive.Offline, Since: since.Add(2), Err: &drive.Error{}}, refused, false},
-		{drive.State{Kind: drive.Offline, Since: since.Add(2)}, taken, true},
-	} {
-		if got := a.over(step.state, step.reachable); got != step.want {
-			t.Errorf("step %d: %v", i, got)
-		}
-	}
-}
-
 // What was given up is taken up again within seconds: with a new token in
 // place, and when the service is back, whatever the back-off has come to.
 func TestHealsByItself(t *testing.T) {
@@ -174,4 +142,13 @@ func TestHealsByItself(t *testing.T) {
 	w.eventually("the new token is used", func() bool { return w.status().Remote.State == "online" })
 	w.eventually("what waited is on the drive", func() bool { return w.onDrive("waits") == "x" })
 	w.must("unmount", w.mountpoint)
+}
+
+func isClosed(c <-chan none) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

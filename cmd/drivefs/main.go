@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 )
 
 func main() {
@@ -44,5 +45,5 @@ func (p *program) report(err error) int {
 	if line := message(err); line != "" {
 		fmt.Fprintln(p.stderr, "drivefs: "+line)
 	}
-	return exitCode(err)
+	return exit.Code(err)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mountd"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/drive/drivetest"
 	"github.com/drivefs/drivefs/integration"
@@ -29,9 +30,9 @@ const asProgram = "_TEST_AS_DRIVEFS"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		firstMount = 3 * time.Second
+		mountd.FirstMount = 3 * time.Second
 		if path := os.Getenv(asleepFile); path != "" {
-			asleep = asleepByFile(path)
+			mountd.Asleep = asleepByFile(path)
 		}
 		main()
 	}

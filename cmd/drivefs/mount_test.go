@@ -19,6 +19,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/trash"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -78,7 +80,7 @@ func TestControlSocket(t *testing.T) {
 	for _, xattrs := range []string{"on", "off"} {
 		w := newWorld(t, drivetest.Options{})
 		w.mount("--xattrs=" + xattrs)
-		path, err := socketOf(t.Context(), w.mountpoint)
+		path, err := control.SocketOf(t.Context(), w.mountpoint)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +105,7 @@ func TestRuntimeDirectory(t *testing.T) {
 	w := newWorld(t, drivetest.Options{})
 	w.env = append(w.env, "XDG_RUNTIME_DIR="+filepath.Join(w.home, "run"))
 	w.mount()
-	path, err := socketOf(t.Context(), w.mountpoint)
+	path, err := control.SocketOf(t.Context(), w.mountpoint)
 	if err != nil || filepath.Dir(path) != filepath.Join(w.home, "run/drivefs") {
 		t.Errorf("%s, %v", path, err)
 	}
@@ -342,7 +344,7 @@ func TestTrashAndRename(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.must("flush")
-	var list []trashed
+	var list []trash.Item
 	if err := json.Unmarshal([]byte(w.must("trash", "list", "--json")), &list); err != nil {
 		t.Fatal(err)
 	}
@@ -493,7 +495,7 @@ func TestControlIsForItsOwner(t *testing.T) {
 	if err := os.WriteFile(w.file("seen"), []byte("by all"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	path, err := socketOf(t.Context(), w.mountpoint)
+	path, err := control.SocketOf(t.Context(), w.mountpoint)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -135,7 +136,7 @@ func TestNoSecretsAnywhere(t *testing.T) {
 		said("config", "show")
 
 		// Metrics, and what a developer asks for.
-		socket, err := socketOf(t.Context(), w.mountpoint)
+		socket, err := control.SocketOf(t.Context(), w.mountpoint)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/creack/pty"
 	"github.com/spf13/pflag"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/trash"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -33,7 +34,7 @@ func (w *world) trash(paths ...string) {
 
 func (w *world) inTrash() (paths []string) {
 	w.t.Helper()
-	var list []trashed
+	var list []trash.Item
 	if err := json.Unmarshal([]byte(w.must("trash", "list", "--json")), &list); err != nil {
 		w.t.Fatal(err)
 	}
@@ -224,7 +225,7 @@ func TestTrashChoice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, drivetest.Options{})
 	w.trash("d/a.txt", "d/a.txt", "d/A.txt")
-	var list []trashed
+	var list []trash.Item
 	if err := json.Unmarshal([]byte(w.must("trash", "list", "--json")), &list); err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,8 @@ type Event struct {
 
 // Fault is an error that crossed the socket.
 type Fault struct {
-	Exit    int    `json:"exit"` // the verb's exit code
+	Exit    int    `json:"exit"`           // the verb's exit code
+	Kind    string `json:"kind,omitempty"` // for programs that can do something about it
 	Message string `json:"message"`
 }
 

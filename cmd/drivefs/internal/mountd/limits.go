@@ -1,10 +1,12 @@
-package main
+package mountd
 
 import (
 	"context"
 	"sync"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 // limits are the rates and the pause of a running mount.
@@ -22,7 +24,7 @@ func (m *mount) limits() control.Limits {
 func (m *mount) answerLimit(_ context.Context, req control.LimitRequest, _ control.Emit) (any, error) {
 	for _, n := range []*int64{req.Upload, req.Download} {
 		if n != nil && *n < 0 {
-			return nil, fail(exitUsage, "a limit is not below 0")
+			return nil, exit.Fail(exit.Usage, "a limit is not below 0")
 		}
 	}
 	l := &m.limited
@@ -41,10 +43,10 @@ func (m *mount) answerLimit(_ context.Context, req control.LimitRequest, _ contr
 	if l.now == before {
 		return l.now, nil
 	}
-	m.account.client.SetLimits(l.now.Upload, l.now.Download)
+	m.account.Client.SetLimits(l.now.Upload, l.now.Download)
 	if l.now.Paused != before.Paused {
 		m.store.PauseUploads(l.now.Paused)
 	}
-	m.log.Info("limits changed", "uploads", rate(l.now.Upload), "downloads", rate(l.now.Download), "paused", l.now.Paused)
+	m.log.Info("limits changed", "uploads", show.Rate(l.now.Upload), "downloads", show.Rate(l.now.Download), "paused", l.now.Paused)
 	return l.now, nil
 }

@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -9,33 +9,42 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/trash"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/version"
 	"github.com/drivefs/drivefs/drive"
 )
 
 // calls are the verbs a running mount answers.
 func (m *mount) calls() map[string]control.Call {
 	return map[string]control.Call{
-		verbStatus:  control.Handle(m.answerStatus),
-		verbRefresh: control.Handle(m.answerRefresh),
-		verbFlush:   control.Handle(m.answerFlush),
-		verbLimit:   control.Handle(m.answerLimit),
-		verbUnmount: control.Handle(m.answerUnmount),
-		verbRename:  control.Handle(m.answerRename),
-		verbAbout:   control.Handle(m.answerAbout),
-		verbTrash:   control.Handle(m.answerTrash),
-		verbRestore: control.Handle(m.answerRestore),
-		verbCheck:   control.Handle(m.answerCheck),
+		control.VerbStatus:  control.Handle(m.answerStatus),
+		control.VerbRefresh: control.Handle(m.answerRefresh),
+		control.VerbFlush:   control.Handle(m.answerFlush),
+		control.VerbLimit:   control.Handle(m.answerLimit),
+		control.VerbUnmount: control.Handle(m.answerUnmount),
+		control.VerbRename:  control.Handle(m.answerRename),
+		control.VerbAbout:   control.Handle(m.answerAbout),
+		control.VerbTrash:   control.Handle(m.answerTrash),
+		control.VerbRestore: control.Handle(m.answerRestore),
+		control.VerbCheck:   control.Handle(m.answerCheck),
 	}
 }
 
-// asFault is an error as it crosses the socket: line and exit code.
+// asFault is an error as it crosses the socket: line, exit code and kind.
 func asFault(err error) *control.Fault {
-	line := message(err)
+	line := exit.Message(err)
 	if line == "" {
 		line = "the mount is ending"
 	}
-	return &control.Fault{Exit: exitCode(err), Message: line}
+	f := &control.Fault{Exit: exit.Code(err), Message: line}
+	if inner := (*control.Fault)(nil); errors.As(err, &inner) {
+		f.Kind = inner.Kind
+	}
+	return f
 }
 
 type none = struct{}
@@ -45,9 +54,9 @@ func (m *mount) answerStatus(_ context.Context, _ none, _ control.Emit) (any, er
 }
 
 func (m *mount) status() control.Status {
-	s, remote := m.store.Status(), m.account.client.State()
-	v, _, _ := buildInfo()
-	uploaded, _ := m.account.client.Bytes()
+	s, remote := m.store.Status(), m.account.Client.State()
+	v, _, _ := version.Build()
+	uploaded, _ := m.account.Client.Bytes()
 	out := control.Status{
 		Mountpoint: m.mountpoint, PID: os.Getpid(), Profile: m.c.Profile, Since: m.began, State: "ready",
 		Version: v, ReadOnly: m.c.ReadOnly, StateDir: m.c.StateDir, Config: m.c.File,
@@ -74,7 +83,7 @@ func (m *mount) status() control.Status {
 		out.State = "syncing"
 	}
 	if remote.Err != nil {
-		out.Remote.Error = message(remote.Err)
+		out.Remote.Error = exit.Message(remote.Err)
 	}
 	if !s.Checkpoint.IsZero() {
 		out.Mirror.CheckpointAge = time.Since(s.Checkpoint).Seconds()
@@ -83,12 +92,12 @@ func (m *mount) status() control.Status {
 		out.Uploads.OldestAge = max(0, time.Since(oldest).Seconds())
 	}
 	if feed := m.poller.Status(); feed.Err != nil && remote.Err == nil {
-		out.Problems = append(out.Problems, "asking for changes: "+message(feed.Err))
+		out.Problems = append(out.Problems, "asking for changes: "+exit.Message(feed.Err))
 	}
 	for _, r := range s.Chunks.Streams {
 		out.Streams = append(out.Streams, control.Stream{Name: r.Name, Offset: r.Off, Window: r.Window, Rate: float64(r.Rate)})
 	}
-	for op, n := range m.account.client.Counters() {
+	for op, n := range m.account.Client.Counters() {
 		out.Requests[op] = control.Request{Count: n.Count, Errors: n.Errors, Throttled: n.Throttled, Retries: n.Retries}
 	}
 	if !m.store.Writable() {
@@ -105,7 +114,7 @@ func (m *mount) status() control.Status {
 		case e.Kind == "mirror":
 			text = "mirror: " + text
 		}
-		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+mask(text))
+		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+exit.Mask(text))
 	}
 	return out
 }
@@ -121,7 +130,7 @@ func transfers(active []cache.Transfer) []control.Transfer {
 func failures(failed []cache.Failure) []control.Failure {
 	out := make([]control.Failure, len(failed))
 	for i, f := range failed {
-		out[i] = control.Failure{Path: f.Path, Error: mask(f.Error), RetryAt: f.RetryAt}
+		out[i] = control.Failure{Path: f.Path, Error: exit.Mask(f.Error), RetryAt: f.RetryAt}
 	}
 	return out
 }
@@ -144,19 +153,19 @@ func (m *mount) answerRefresh(ctx context.Context, _ none, _ control.Emit) (any,
 	if err := m.ready(ctx); err != nil {
 		return nil, err
 	}
-	m.account.tokens.Reload()
+	m.account.Tokens.Reload()
 	if err := m.poller.Refresh(ctx); err != nil {
-		return nil, remoteError(m.c, err)
+		return nil, account.RemoteError(m.c, err)
 	}
 	return none{}, m.server.Settle(ctx)
 }
 
 func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any, error) {
-	m.account.tokens.Reload()
-	m.account.client.Wake()
+	m.account.Tokens.Reload()
+	m.account.Client.Wake()
 	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) })
 	if n := m.store.Pending().Pending; n > 0 && len(failed) == 0 && m.limits().Paused {
-		return nil, fail(exitPending, "uploads are paused with %s pending: drivefs limit --resume %s", count(n, "change"), m.mountpoint)
+		return nil, exit.Fail(exit.Pending, "uploads are paused with %s pending: drivefs limit --resume %s", show.Count(n, "change"), m.mountpoint)
 	}
 	return control.FlushResult{Failed: failures(failed)}, ctx.Err()
 }
@@ -196,22 +205,22 @@ func (m *mount) answerRename(ctx context.Context, req control.RenameRequest, _ c
 func localError(err error) error {
 	switch {
 	case errors.Is(err, cache.ErrNotExist):
-		return fail(exitFailed, "no such file or folder")
+		return exit.Fail(exit.Failed, "no such file or folder")
 	case errors.Is(err, cache.ErrExist):
-		return fail(exitFailed, "the new name is taken: choose another one")
+		return exit.Fail(exit.Failed, "the new name is taken: choose another one")
 	}
 	return err
 }
 
 func (m *mount) answerAbout(ctx context.Context, req none, _ control.Emit) (any, error) {
-	a, err := askAbout(ctx, m.account.client, req)
-	return a, remoteError(m.c, err)
+	a, err := account.AskAbout(ctx, m.account.Client, req)
+	return a, account.RemoteError(m.c, err)
 }
 
 // removed sees to it that what was removed a moment ago is in the drive's
 // trash: it settles for some seconds by itself.
 func (m *mount) removed(ctx context.Context) {
-	if m.store.Pending().Pending == 0 || m.account.client.State().Kind != drive.Online {
+	if m.store.Pending().Pending == 0 || m.account.Client.State().Kind != drive.Online {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, removedLimit)
@@ -224,8 +233,8 @@ const removedLimit = 3 * time.Second
 
 func (m *mount) answerTrash(ctx context.Context, req none, _ control.Emit) (any, error) {
 	m.removed(ctx)
-	list, err := askTrash(ctx, m.account.client, req)
-	return list, remoteError(m.c, err)
+	list, err := trash.List(ctx, m.account.Client, req)
+	return list, account.RemoteError(m.c, err)
 }
 
 func (m *mount) answerRestore(ctx context.Context, req control.RestoreRequest, _ control.Emit) (any, error) {
@@ -233,11 +242,11 @@ func (m *mount) answerRestore(ctx context.Context, req control.RestoreRequest, _
 		return nil, err
 	}
 	if m.c.ReadOnly {
-		return nil, fail(exitFailed, "the mount on %s is read-only", m.mountpoint)
+		return nil, exit.Fail(exit.Failed, "the mount on %s is read-only", m.mountpoint)
 	}
-	where, n, err := restore(ctx, m.account.client, req)
+	where, n, err := trash.Restore(ctx, m.account.Client, req)
 	if err != nil {
-		return nil, remoteError(m.c, err)
+		return nil, account.RemoteError(m.c, err)
 	}
 	if err := m.store.Answered(n); err != nil {
 		return nil, fmt.Errorf("restored on the drive, but not shown yet: %w", err)

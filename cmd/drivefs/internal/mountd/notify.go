@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 // retell is how often a service manager hears what the mount is doing, if
@@ -85,14 +87,14 @@ func (n *manager) run(ctx context.Context) error {
 // serviceLine is what systemctl status shows of a mount.
 func serviceLine(s *control.Status, err error) string {
 	if err != nil {
-		return "does not answer: " + message(err)
+		return "does not answer: " + exit.Message(err)
 	}
 	line := fmt.Sprintf("%s on %s; drive %s", s.State, s.Mountpoint, s.Remote.State)
-	if way := wayOut[s.Remote.State]; way != "" {
+	if way := show.WayOut[s.Remote.State]; way != "" {
 		line += " (" + way + ")"
 	}
 	if u := s.Uploads; u.Pending > 0 {
-		line += fmt.Sprintf("; %s pending", count(u.Pending, "change"))
+		line += fmt.Sprintf("; %s pending", show.Count(u.Pending, "change"))
 		if len(u.Failed) > 0 {
 			line += fmt.Sprintf(", %d failed", len(u.Failed))
 		}
@@ -107,7 +109,7 @@ func serviceLine(s *control.Status, err error) string {
 // needs the store; through the loop that ends it; and through the kernel.
 func (m *mount) answers(ctx context.Context, socket string) (control.Status, error) {
 	var s control.Status
-	err := control.NewClient(socket).Call(ctx, verbStatus, none{}, &s, nil)
+	err := control.NewClient(socket).Call(ctx, control.VerbStatus, none{}, &s, nil)
 	switch {
 	case err != nil && isClosed(m.ended):
 		return m.status(), nil // the socket is closed by now, the store is not
@@ -130,7 +132,7 @@ func (m *mount) answers(ctx context.Context, socket string) (control.Status, err
 		}
 		return s, errors.New("the loop that ends the mount is stuck")
 	}
-	if _, err := socketOf(ctx, m.mountpoint); err != nil && !ended() {
+	if _, err := control.SocketOf(ctx, m.mountpoint); err != nil && !ended() {
 		return s, fmt.Errorf("%s: %w", m.mountpoint, err)
 	}
 	return s, nil

@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/drivefs/drivefs/cache"
 	"github.com/drivefs/drivefs/changes"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
@@ -195,7 +196,7 @@ func newBubble(t *testing.T) *bubble {
 	must(err)
 	log := slog.New(slog.DiscardHandler)
 	poller := changes.New(b.client, b.store, changes.Options{Interval: 30 * time.Second})
-	heal := &healer{account: &account{tokens, b.client}, poller: poller, polls: true, token: b.token, log: log, reach: func(context.Context) error {
+	heal := &healer{account: &account.Account{Tokens: tokens, Client: b.client}, poller: poller, polls: true, token: b.token, log: log, reach: func(context.Context) error {
 		if b.way.cut.Load() {
 			return errors.New("connection refused")
 		}

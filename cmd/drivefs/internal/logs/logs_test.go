@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"bytes"
@@ -39,7 +39,7 @@ func (l *lines) take() string {
 func TestRepeatedLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b lines
-		log, end, err := openLog(&config.Config{LogLevel: slog.LevelInfo}, &b)
+		log, end, err := Open(&config.Config{LogLevel: slog.LevelInfo}, &b)
 		if err != nil {
 			t.Fatal(err)
 		}

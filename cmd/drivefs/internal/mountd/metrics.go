@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 )
 
 // metrics reads a mount's status at each scrape; nothing is counted twice.
@@ -105,7 +107,7 @@ func serveMetrics(m *mount) (end func(), err error) {
 	reg.MustRegister(metrics{m}, m.observed.tries, m.observed.asked, m.observed.answered, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ln, err := net.Listen("tcp", m.c.Metrics)
 	if err != nil {
-		return nil, fail(exitUsage, "--metrics: %w", err)
+		return nil, exit.Fail(exit.Usage, "--metrics: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))

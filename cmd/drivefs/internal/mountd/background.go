@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 )
 
 // readyVariable tells a child that descriptor 3 wants to hear how it went.
@@ -25,8 +26,8 @@ type outcome struct {
 	Message string `json:"message"`
 }
 
-// readyPipe is the way to the parent; nil in the parent itself.
-func readyPipe() *os.File {
+// ReadyPipe is the way to the parent; nil in the parent itself.
+func ReadyPipe() *os.File {
 	if os.Getenv(readyVariable) != "3" {
 		return nil
 	}
@@ -35,9 +36,9 @@ func readyPipe() *os.File {
 	return os.NewFile(3, "ready")
 }
 
-// startBackground runs this command line again as a process of its own and
+// Start runs this command line again as a process of its own and
 // waits until its mount answers or the reason why not has come.
-func startBackground(ctx context.Context, c *config.Config) error {
+func Start(ctx context.Context, c *config.Config) error {
 	log, err := backgroundLog(c)
 	if err != nil {
 		return err
@@ -65,7 +66,7 @@ func startBackground(ctx context.Context, c *config.Config) error {
 	go func() {
 		var o outcome
 		if err := json.NewDecoder(r).Decode(&o); err != nil {
-			o = outcome{Exit: exitFailed, Message: "it ended without a word: see " + log.Name()}
+			o = outcome{Exit: exit.Failed, Message: "it ended without a word: see " + log.Name()}
 		}
 		told <- o
 	}()
@@ -76,13 +77,13 @@ func startBackground(ctx context.Context, c *config.Config) error {
 		_ = child.Process.Signal(syscall.SIGTERM)
 		<-told // the pipe ends with the child
 		_ = child.Wait()
-		return fail(exitFailed, "interrupted before the mount answered")
+		return exit.Fail(exit.Failed, "interrupted before the mount answered")
 	}
 	if o.Ready {
 		return child.Process.Release()
 	}
 	_ = child.Wait()
-	return fail(o.Exit, "%s", o.Message)
+	return exit.Fail(o.Exit, "%s", o.Message)
 }
 
 // mostLog is how large the log of mounts in the background may be when one
@@ -96,7 +97,7 @@ func backgroundLog(c *config.Config) (*os.File, error) {
 		c.LogFile = filepath.Join(c.StateDir, "drivefs.log")
 	}
 	if err := os.MkdirAll(filepath.Dir(c.LogFile), 0o700); err != nil {
-		return nil, fail(exitUsage, "--log-file: %w", err)
+		return nil, exit.Fail(exit.Usage, "--log-file: %w", err)
 	}
 	if st, err := os.Stat(c.LogFile); err == nil && st.Mode().IsRegular() && st.Size() > mostLog {
 		if err := os.Rename(c.LogFile, c.LogFile+".1"); err != nil {
@@ -105,14 +106,15 @@ func backgroundLog(c *config.Config) (*os.File, error) {
 	}
 	f, err := os.OpenFile(c.LogFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fail(exitUsage, "--log-file: %w", err)
+		return nil, exit.Fail(exit.Usage, "--log-file: %w", err)
 	}
 	return f, nil
 }
 
-// runBackground is the child: it tells w how it went, and goes on.
-func runBackground(ctx context.Context, p *program, c *config.Config, mountpoint string, w io.WriteCloser) error {
-	mountpoint, err := filepath.Abs(mountpoint)
+// RunBackground is the child: it tells w how it went, and goes on.
+func RunBackground(ctx context.Context, o Options, w io.WriteCloser) error {
+	c := o.Config
+	mountpoint, err := filepath.Abs(o.Mountpoint)
 	if err != nil {
 		return err
 	}
@@ -131,7 +133,8 @@ func runBackground(ctx context.Context, p *program, c *config.Config, mountpoint
 			w = nil
 		}
 	}
-	merr := mountDrive(ctx, p, c, mountpoint, func(*mount) { tell(outcome{Ready: true}) })
-	tell(outcome{Exit: exitCode(merr), Message: message(merr)})
+	o.Mountpoint, o.Ready = mountpoint, func(string) { tell(outcome{Ready: true}) }
+	merr := Run(ctx, o)
+	tell(outcome{Exit: exit.Code(merr), Message: exit.Message(merr)})
 	return errors.Join(merr, err)
 }

@@ -1,10 +1,11 @@
-package main
+package doctor
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"os"
@@ -14,41 +15,47 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/clock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/version"
 	"github.com/drivefs/drivefs/drive"
 )
 
-func checkConfig(_ context.Context, _ *program, c *config.Config) finding {
+func checkConfig(_ context.Context, _ io.Writer, c *config.Config) finding {
 	f := finding{about: "settings", well: c.File}
 	st, err := os.Stat(c.File)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		f.well = "defaults; there is no " + c.File
 	case err != nil:
-		f.err = fail(exitUsage, "%w", err)
+		f.err = exit.Fail(exit.Usage, "%w", err)
 		return f
 	case st.Mode().Perm()&0o077 != 0 && strings.HasPrefix(c.Source["client-secret"], c.File):
-		f.err = fail(exitFailed, "%s holds a secret and is open to others: chmod 600 %s", c.File, shellQuote(c.File))
+		f.err = exit.Fail(exit.Failed, "%s holds a secret and is open to others: chmod 600 %s", c.File, show.Quote(c.File))
 		return f
 	}
-	if oauthConfig(c) == nil {
+	if account.OAuth(c) == nil {
 		f.note = fmt.Sprintf("no client-id: a token cannot be renewed, and ends after an hour: put client-id and client-secret under [%s] in %s", c.Profile, c.File)
 	}
 	return f
 }
 
-func checkToken(_ context.Context, _ *program, c *config.Config) finding {
+func checkToken(_ context.Context, _ io.Writer, c *config.Config) finding {
 	f := finding{about: "token", well: c.TokenFile}
-	tokens, err := drive.OpenTokenFile(c.TokenFile, oauthConfig(c))
+	tokens, err := drive.OpenTokenFile(c.TokenFile, account.OAuth(c))
 	if err != nil {
-		f.err = tokenError(c, err)
+		f.err = account.TokenError(c, err)
 		return f
 	}
 	tokens.Close()
 	if st, err := os.Stat(c.TokenFile); err == nil && st.Mode().Perm()&0o077 != 0 {
-		f.err = fail(exitFailed, "%s is open to others: chmod 600 %s", c.TokenFile, shellQuote(c.TokenFile))
+		f.err = exit.Fail(exit.Failed, "%s is open to others: chmod 600 %s", c.TokenFile, show.Quote(c.TokenFile))
 	}
 	return f
 }
@@ -65,7 +72,7 @@ type visit struct {
 
 // go to a host without following it elsewhere.
 func visitHost(ctx context.Context, address string) (v visit, err error) {
-	ctx, cancel := context.WithTimeout(ctx, direct)
+	ctx, cancel := context.WithTimeout(ctx, account.Direct)
 	defer cancel()
 	var began, named, connecting, shaking, asked time.Time
 	since := func(t time.Time) time.Duration {
@@ -88,7 +95,7 @@ func visitHost(ctx context.Context, address string) (v visit, err error) {
 	if err != nil {
 		return v, err
 	}
-	req.Header.Set("User-Agent", userAgent())
+	req.Header.Set("User-Agent", version.UserAgent())
 	// A connection of its own, so that there is something to measure.
 	base := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	began = time.Now()
@@ -125,22 +132,22 @@ func (v visit) remedy() string {
 	return "the way there is slow: look at the network, a VPN or a proxy"
 }
 
-func checkClock(ctx context.Context, _ *program, c *config.Config) finding {
+func checkClock(ctx context.Context, _ io.Writer, c *config.Config) finding {
 	f := finding{about: "clock"}
 	v, err := visitHost(ctx, c.Endpoint)
-	if untimely(err) {
-		f.err = fail(exitFailed, "the certificate of %s is not valid at the time it is here, %s: is this machine's clock right? See timedatectl: %w", c.Endpoint, time.Now().Format(time.DateTime), err)
+	if clock.Untimely(err) {
+		f.err = exit.Fail(exit.Failed, "the certificate of %s is not valid at the time it is here, %s: is this machine's clock right? See timedatectl: %w", c.Endpoint, time.Now().Format(time.DateTime), err)
 		return f
 	}
 	if err != nil {
 		return f // the network's finding
 	}
-	ahead, ok := skewOf(v.header)
-	switch problem := clockProblem(ahead); {
+	ahead, ok := clock.Skew(v.header)
+	switch problem := clock.Problem(ahead); {
 	case !ok:
 		f.note = c.Endpoint + " does not say what time it is"
 	case problem != "":
-		f.err = fail(exitFailed, "%s", problem)
+		f.err = exit.Fail(exit.Failed, "%s", problem)
 	default:
 		f.well = "right"
 	}
@@ -148,17 +155,17 @@ func checkClock(ctx context.Context, _ *program, c *config.Config) finding {
 }
 
 // checkNetwork visits every host that a mount speaks to.
-func checkNetwork(ctx context.Context, p *program, c *config.Config) (found []finding) {
+func checkNetwork(ctx context.Context, stderr io.Writer, c *config.Config) (found []finding) {
 	hosts := []string{c.Endpoint}
-	if a, err := openAccount(c, p.verbLog(c), nil); err == nil {
-		limited, cancel := context.WithTimeout(ctx, direct)
-		if e, err := a.client.Discover(limited); err == nil {
+	if a, err := account.Open(c, account.Log(stderr, c), nil); err == nil {
+		limited, cancel := context.WithTimeout(ctx, account.Direct)
+		if e, err := a.Client.Discover(limited); err == nil {
 			hosts = append(hosts, e.Metadata, e.Content)
 		}
 		cancel()
-		a.close()
+		a.Close()
 	}
-	if conf := oauthConfig(c); conf != nil {
+	if conf := account.OAuth(c); conf != nil {
 		hosts = append(hosts, conf.Endpoint.TokenURL)
 	}
 	for i, host := range hosts {
@@ -168,7 +175,7 @@ func checkNetwork(ctx context.Context, p *program, c *config.Config) (found []fi
 		f := finding{about: "network"}
 		switch v, err := visitHost(ctx, host); {
 		case err != nil:
-			f.err = fail(exitUnreachable, "%s cannot be reached: check the network%s: %w", host, flagOf(c, host), err)
+			f.err = exit.Fail(exit.Unreachable, "%s cannot be reached: check the network%s: %w", host, flagOf(c, host), err)
 		case v.total > slow:
 			f.note = fmt.Sprintf("%s %v: %s", host, v, v.remedy())
 		default:
@@ -190,21 +197,21 @@ func flagOf(c *config.Config, host string) string {
 	return ""
 }
 
-func checkAccount(ctx context.Context, p *program, c *config.Config) []finding {
-	a, err := openAccount(c, p.verbLog(c), nil)
+func checkAccount(ctx context.Context, stderr io.Writer, c *config.Config) []finding {
+	a, err := account.Open(c, account.Log(stderr, c), nil)
 	if err != nil {
 		return nil // the token's finding
 	}
-	defer a.close()
-	ctx, cancel := context.WithTimeout(ctx, direct)
+	defer a.Close()
+	ctx, cancel := context.WithTimeout(ctx, account.Direct)
 	defer cancel()
-	about, err := askAbout(ctx, a.client, none{})
+	about, err := account.AskAbout(ctx, a.Client, struct{}{})
 	if err != nil {
-		return []finding{{about: "account", err: remoteError(c, err)}}
+		return []finding{{about: "account", err: account.RemoteError(c, err)}}
 	}
-	found := []finding{{about: "account", well: about.Status}, checkScopes(ctx, c, a.client), {about: "quota", well: size(about.Quota.Available) + " free"}}
+	found := []finding{{about: "account", well: about.Status}, checkScopes(ctx, c, a.Client), {about: "quota", well: show.Size(about.Quota.Available) + " free"}}
 	if quota := &found[2]; about.Quota.Quota > 0 && about.Quota.Available <= 0 {
-		quota.err = fail(exitFailed, "the drive is full: what is written here waits until there is room: empty its trash, or get more space")
+		quota.err = exit.Fail(exit.Failed, "the drive is full: what is written here waits until there is room: empty its trash, or get more space")
 	}
 	return found
 }
@@ -219,7 +226,7 @@ func checkScopes(ctx context.Context, c *config.Config, client *drive.Client) fi
 		_ = d.Close()
 	}
 	if errors.Is(err, drive.ErrForbidden) {
-		f.err = fail(exitLogin, "the token does not permit reading (clouddrive:read_all): log in again with drivefs login%s", profileFlag(c))
+		f.err = exit.Fail(exit.Login, "the token does not permit reading (clouddrive:read_all): log in again with drivefs login%s", account.ProfileFlag(c))
 		return f
 	}
 	if c.ReadOnly {
@@ -229,7 +236,7 @@ func checkScopes(ctx context.Context, c *config.Config, client *drive.Client) fi
 	may, err := client.MayWrite(ctx)
 	switch {
 	case err == nil && !may:
-		f.err = fail(exitLogin, "the token does not permit writing (clouddrive:write): log in again with drivefs login%s, or mount with --read-only", profileFlag(c))
+		f.err = exit.Fail(exit.Login, "the token does not permit writing (clouddrive:write): log in again with drivefs login%s, or mount with --read-only", account.ProfileFlag(c))
 	case err == nil:
 		f.well = "reading and writing"
 	default:
@@ -238,7 +245,7 @@ func checkScopes(ctx context.Context, c *config.Config, client *drive.Client) fi
 	return f
 }
 
-func checkState(_ context.Context, _ *program, c *config.Config) finding {
+func checkState(_ context.Context, _ io.Writer, c *config.Config) finding {
 	f := finding{about: "state", well: c.StateDir + ", not mounted"}
 	if h, held := lock.Find(c.StateDir); held {
 		f.well = fmt.Sprintf("%s, mounted on %s (process %d)", c.StateDir, h.Mountpoint, h.PID)
@@ -250,16 +257,16 @@ func checkState(_ context.Context, _ *program, c *config.Config) finding {
 	case err != nil:
 		f.err = err
 	case st.Mode().Perm()&0o077 != 0:
-		f.err = fail(exitFailed, "%s is open to others: chmod 700 %s", c.StateDir, shellQuote(c.StateDir))
+		f.err = exit.Fail(exit.Failed, "%s is open to others: chmod 700 %s", c.StateDir, show.Quote(c.StateDir))
 	}
 	return f
 }
 
 // checkJournal looks at what the drive lacks: what waits, what fails, and what
 // was damaged.
-func checkJournal(ctx context.Context, _ *program, c *config.Config) (found []finding) {
+func checkJournal(ctx context.Context, _ io.Writer, c *config.Config) (found []finding) {
 	f := finding{about: "journal", well: "nothing waits"}
-	if m := running(c); m != nil {
+	if m := running.Of(c); m != nil {
 		f = askJournal(ctx, m)
 	} else if exists(filepath.Join(c.StateDir, "journal.db")) {
 		f = openJournal(c)
@@ -267,31 +274,31 @@ func checkJournal(ctx context.Context, _ *program, c *config.Config) (found []fi
 	found = append(found, f)
 	aside := filepath.Join(c.StateDir, "aside")
 	if saved, err := os.ReadDir(aside); err == nil && len(saved) > 0 {
-		found = append(found, finding{about: "set aside", err: fail(exitFailed,
+		found = append(found, finding{about: "set aside", err: exit.Fail(exit.Failed,
 			"%s in %s was saved from damage and is not on the drive: copy what you want to keep into the mount, then delete the rest",
-			count(len(saved), "file"), aside)})
+			show.Count(len(saved), "file"), aside)})
 	}
 	return found
 }
 
 func askJournal(ctx context.Context, m *control.Client) finding {
 	f := finding{about: "journal"}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, control.Patience)
 	defer cancel()
 	var s control.Status
-	if err := m.Call(ctx, verbStatus, none{}, &s, nil); err != nil {
+	if err := m.Call(ctx, control.VerbStatus, struct{}{}, &s, nil); err != nil {
 		f.err = fmt.Errorf("asking the mount: %w", err)
 		return f
 	}
 	u := s.Uploads
 	switch {
 	case len(u.Failed) > 0:
-		f.err = fail(exitPending, "%s pending (%s), of which %d failed, as %s: %s; drivefs status lists them, drivefs flush tries them now",
-			count(u.Pending, "change"), size(u.PendingBytes), len(u.Failed), u.Failed[0].Path, mask(u.Failed[0].Error))
+		f.err = exit.Fail(exit.Pending, "%s pending (%s), of which %d failed, as %s: %s; drivefs status lists them, drivefs flush tries them now",
+			show.Count(u.Pending, "change"), show.Size(u.PendingBytes), len(u.Failed), u.Failed[0].Path, exit.Mask(u.Failed[0].Error))
 	case s.Limits.Paused && u.Pending > 0:
-		f.note = fmt.Sprintf("%s pending (%s), uploads are paused: drivefs limit --resume", count(u.Pending, "change"), size(u.PendingBytes))
+		f.note = fmt.Sprintf("%s pending (%s), uploads are paused: drivefs limit --resume", show.Count(u.Pending, "change"), show.Size(u.PendingBytes))
 	case u.Pending > 0:
-		f.well = fmt.Sprintf("%s pending (%s), the oldest for %v", count(u.Pending, "change"), size(u.PendingBytes), time.Duration(u.OldestAge*float64(time.Second)).Round(time.Second))
+		f.well = fmt.Sprintf("%s pending (%s), the oldest for %v", show.Count(u.Pending, "change"), show.Size(u.PendingBytes), time.Duration(u.OldestAge*float64(time.Second)).Round(time.Second))
 	default:
 		f.well = "nothing waits"
 	}
@@ -309,7 +316,7 @@ func openJournal(c *config.Config) (f finding) {
 	defer func() { f.err = errors.Join(f.err, held.Release()) }()
 	j, err := journal.Open(journal.Options{Dir: c.StateDir})
 	if err != nil {
-		f.err = storeError(c, err)
+		f.err = err
 		return f
 	}
 	defer func() { f.err = errors.Join(f.err, j.Close()) }()
@@ -319,9 +326,9 @@ func openJournal(c *config.Config) (f finding) {
 	}
 	switch {
 	case len(damage) > 0:
-		f.err = fail(exitFailed, "damaged: %s: what could be saved goes on at the next mount; then run drivefs check", strings.Join(damage, "; "))
+		f.err = exit.Fail(exit.Failed, "damaged: %s: what could be saved goes on at the next mount; then run drivefs check", strings.Join(damage, "; "))
 	case j.Len() > 0:
-		f.note = fmt.Sprintf("%s (%s) for the next mount: drivefs mount", count(j.Len(), "change"), size(j.PendingBytes()))
+		f.note = fmt.Sprintf("%s (%s) for the next mount: drivefs mount", show.Count(j.Len(), "change"), show.Size(j.PendingBytes()))
 	default:
 		f.well = "nothing waits"
 	}

@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -13,7 +13,9 @@ import (
 
 	"github.com/drivefs/drivefs/cache"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/fs"
 )
 
@@ -32,7 +34,7 @@ type unmountAnswer struct {
 
 // live waits for the end of the mount and brings it about: by a verb, by a
 // signal, by umount(8), or because what it stands on failed.
-func (m *mount) live(first, second, background context.Context, p *program) error {
+func (m *mount) live(first, second, background context.Context) error {
 	for {
 		select {
 		case ask := <-m.asks:
@@ -45,9 +47,9 @@ func (m *mount) live(first, second, background context.Context, p *program) erro
 		case <-m.beats: // the service manager's: it is enough to take it
 		case <-m.server.Done():
 			m.log.Info("unmounted by somebody else", "mountpoint", m.mountpoint)
-			return m.leave(second, p.stderr)
+			return m.leave(second, m.stderr)
 		case <-first.Done():
-			return m.leave(second, p.stderr)
+			return m.leave(second, m.stderr)
 		case <-background.Done():
 			// Only a room that failed ends it now; the group has the error.
 			return errors.Join(fmt.Errorf("%s: a part of drivefs failed and the mount ends; what was closed is kept", m.mountpoint), m.server.Lazy())
@@ -84,7 +86,7 @@ func (m *mount) unmount(ask *unmountAsk, urgent ...context.Context) (control.Unm
 		case ask.ctx.Err() != nil:
 			return result, ask.ctx.Err() // the verb went away: stay
 		case ctx.Err() != nil:
-			return result, fail(exitFailed, "the mount is ending by itself now")
+			return result, exit.Fail(exit.Failed, "the mount is ending by itself now")
 		}
 	}
 	err := m.server.Unmount()
@@ -113,25 +115,25 @@ func (m *mount) unmount(ask *unmountAsk, urgent ...context.Context) (control.Unm
 // not: who asked wants the process to end.
 func (m *mount) leave(second context.Context, w io.Writer) error {
 	m.draining.Store(true)
-	meter := newMeter(w)
+	meter := show.NewMeter(w)
 	if n := m.store.Pending().Pending; n > 0 && !m.limits().Paused {
-		fmt.Fprintf(w, "%s: %s pending; waiting for the uploads, a second signal leaves them for the next mount\n", m.mountpoint, count(n, "change"))
+		fmt.Fprintf(w, "%s: %s pending; waiting for the uploads, a second signal leaves them for the next mount\n", m.mountpoint, show.Count(n, "change"))
 	}
-	failed := m.drain(second, meter.update)
+	failed := m.drain(second, meter.Update)
 	if err := m.server.Unmount(); err != nil {
 		for _, h := range m.holders() {
 			m.log.Warn("unmounting although it is used", "by", h.String())
 		}
 		if err := m.server.Lazy(); err != nil {
-			meter.end()
+			meter.End()
 			return err
 		}
 	}
 	if m.store.Pending().Pending > len(failed) && second.Err() == nil {
-		failed = m.drain(second, meter.update) // what was closed since the first time
+		failed = m.drain(second, meter.Update) // what was closed since the first time
 	}
-	meter.end()
-	listFailures(w, failures(failed))
+	meter.End()
+	show.Failures(w, failures(failed))
 	return leftBehind(m.mountpoint, m.store.Pending().Pending)
 }
 
@@ -139,7 +141,7 @@ func leftBehind(mountpoint string, pending int) error {
 	if pending == 0 {
 		return nil
 	}
-	return fail(exitPending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", mountpoint, count(pending, "change"))
+	return exit.Fail(exit.Pending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", mountpoint, show.Count(pending, "change"))
 }
 
 // progressEvery is how often a drain tells how far it is.
@@ -178,7 +180,7 @@ func (m *mount) drain(ctx context.Context, tell func(control.Progress)) (failed 
 
 func (m *mount) progress() control.Progress {
 	s := m.store.Status()
-	p := control.Progress{Pending: s.Pending, PendingBytes: s.Bytes, Remote: string(m.account.client.State().Kind), Transfers: transfers(s.Active)}
+	p := control.Progress{Pending: s.Pending, PendingBytes: s.Bytes, Remote: string(m.account.Client.State().Kind), Transfers: transfers(s.Active)}
 	for _, t := range s.Active {
 		p.Sent += t.Sent
 	}
@@ -201,7 +203,7 @@ func (m *mount) busy(said error) error {
 		if said == nil {
 			return nil
 		}
-		return fail(exitFailed, "%w, by something that only root can see: end it, or use --lazy", said)
+		return exit.Fail(exit.Failed, "%w, by something that only root can see: end it, or use --lazy", said)
 	}
 	const most = 5
 	names := make([]string, 0, most)
@@ -212,7 +214,7 @@ func (m *mount) busy(said error) error {
 	if n := len(holders) - most; n > 0 {
 		more = fmt.Sprintf(" and %d more", n)
 	}
-	return fail(exitFailed, "%s is in use: %s%s: end that, or use --lazy", m.mountpoint, strings.Join(names, ", "), more)
+	return exit.Fail(exit.Failed, "%s is in use: %s%s: end that, or use --lazy", m.mountpoint, strings.Join(names, ", "), more)
 }
 
 // grace is how long programs that still have files open after a lazy unmount

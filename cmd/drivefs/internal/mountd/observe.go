@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"net/http"

@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const askAgain = time.Minute
 func (m *mount) askPermission(ctx context.Context) (may, asked bool) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	may, err := m.account.client.MayWrite(ctx)
+	may, err := m.account.Client.MayWrite(ctx)
 	if err != nil {
 		m.log.Debug("asking what the token permits", "err", err)
 	}
@@ -49,8 +49,8 @@ func noChanges(profile string) string {
 }
 
 // watchPermission asks again when there is another token, and when nobody could
-// tell before. asked is when the drive told last, zero = never.
-func (m *mount) watchPermission(ctx context.Context, asked time.Time) error {
+// tell before.
+func (m *mount) watchPermission(ctx context.Context) error {
 	if m.c.ReadOnly {
 		return nil
 	}
@@ -63,19 +63,19 @@ func (m *mount) watchPermission(ctx context.Context, asked time.Time) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if m.account.client.State().Kind != drive.Online {
+		if m.account.Client.State().Kind != drive.Online {
 			continue
 		}
 		now := stampOf(m.c.TokenFile)
 		if now != file {
-			m.account.tokens.Reload() // the healer may not have come to it yet
+			m.account.Tokens.Reload() // the healer may not have come to it yet
 		}
-		if now == file && !asked.IsZero() && (m.store.Writable() || time.Since(asked) < askAgain) {
+		if now == file && !m.asked.IsZero() && (m.store.Writable() || time.Since(m.asked) < askAgain) {
 			continue
 		}
 		if may, told := m.askPermission(ctx); told {
 			m.permitted(may)
-			file, asked = now, time.Now()
+			file, m.asked = now, time.Now()
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/fs"
 )
@@ -19,11 +20,11 @@ func checkMountpoint(c *config.Config, mountpoint string) (string, error) {
 	path, err := mounts.Resolve(mountpoint)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return "", fail(exitUsage, "%s: %w: make it first with mkdir", mountpoint, fs.ErrMissing)
+		return "", exit.Fail(exit.Usage, "%s: %w: make it first with mkdir", mountpoint, fs.ErrMissing)
 	case errors.Is(err, syscall.ENOTDIR):
-		return "", fail(exitUsage, "%s: %w", mountpoint, fs.ErrNotDir)
+		return "", exit.Fail(exit.Usage, "%s: %w", mountpoint, fs.ErrNotDir)
 	case err != nil:
-		return "", fail(exitUsage, "%s: %w", mountpoint, err)
+		return "", exit.Fail(exit.Usage, "%s: %w", mountpoint, err)
 	}
 	if at, ok, err := mounts.At(path); err != nil {
 		return "", err
@@ -31,21 +32,21 @@ func checkMountpoint(c *config.Config, mountpoint string) (string, error) {
 		if at.FSType == mounts.Type && fs.Dead(path) {
 			return path, checkPlaces(c, path)
 		}
-		return "", fail(exitUsage, "%s: %w (%s, type %s): unmount it first, or choose another directory", path, fs.ErrMounted, at.Source, at.FSType)
+		return "", exit.Fail(exit.Usage, "%s: %w (%s, type %s): unmount it first, or choose another directory", path, fs.ErrMounted, at.Source, at.FSType)
 	}
 	if in, ok, err := mounts.Of(path); err != nil {
 		return "", err
 	} else if ok {
-		return "", fail(exitUsage, "%s: %w (%s): choose a directory outside of it", path, fs.ErrBelow, in.Mountpoint)
+		return "", exit.Fail(exit.Usage, "%s: %w (%s): choose a directory outside of it", path, fs.ErrBelow, in.Mountpoint)
 	}
 	names, err := os.ReadDir(path)
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
-		return "", fail(exitUsage, "%s: %w", path, fs.ErrNotDir)
+		return "", exit.Fail(exit.Usage, "%s: %w", path, fs.ErrNotDir)
 	case err != nil:
-		return "", fail(exitUsage, "mountpoint: %w", err)
+		return "", exit.Fail(exit.Usage, "mountpoint: %w", err)
 	case len(names) > 0:
-		return "", fail(exitUsage, "%s: %w: choose an empty directory", path, fs.ErrNotEmpty)
+		return "", exit.Fail(exit.Usage, "%s: %w: choose an empty directory", path, fs.ErrNotEmpty)
 	}
 	return path, checkPlaces(c, path)
 }
@@ -59,7 +60,7 @@ func checkPlaces(c *config.Config, mountpoint string) error {
 			continue
 		}
 		if mounts.Below(realPath(p.path), mountpoint) {
-			return fail(exitUsage, "%s %s lies below the mountpoint %s: choose a place outside of it", p.flag, p.path, mountpoint)
+			return exit.Fail(exit.Usage, "%s %s lies below the mountpoint %s: choose a place outside of it", p.flag, p.path, mountpoint)
 		}
 	}
 	return nil
@@ -83,11 +84,11 @@ func realPath(path string) string {
 func mountError(mountpoint string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNoFuse):
-		return fail(exitFailed, "%s: %w: load the fuse module, or give the container --device /dev/fuse", mountpoint, err)
+		return exit.Fail(exit.Failed, "%s: %w: load the fuse module, or give the container --device /dev/fuse", mountpoint, err)
 	case errors.Is(err, fs.ErrAllowOther):
-		return fail(exitUsage, "%s: %w: add that line, or leave out --allow-other and --allow-root", mountpoint, err)
+		return exit.Fail(exit.Usage, "%s: %w: add that line, or leave out --allow-other and --allow-root", mountpoint, err)
 	case errors.Is(err, fs.ErrMissing), errors.Is(err, fs.ErrNotDir), errors.Is(err, fs.ErrNotEmpty), errors.Is(err, fs.ErrMounted), errors.Is(err, fs.ErrBelow), errors.Is(err, fs.ErrNotWritable):
-		return fail(exitUsage, "%w", err)
+		return exit.Fail(exit.Usage, "%w", err)
 	}
 	return fmt.Errorf("%s: %w: is fuse3 installed, and /dev/fuse open to this user?", mountpoint, err)
 }

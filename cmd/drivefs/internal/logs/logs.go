@@ -1,4 +1,6 @@
-package main
+// Package logs answers one question: where do the log's lines go, and how many
+// of them?
+package logs
 
 import (
 	"context"
@@ -11,20 +13,21 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 )
 
-// openLog makes the log the configuration asks for, on stderr unless it names
+// Open makes the log the configuration asks for, on stderr unless it names
 // a file. Secrets are masked on their way, whoever wrote them.
-func openLog(c *config.Config, stderr io.Writer) (*slog.Logger, func(), error) {
+func Open(c *config.Config, stderr io.Writer) (*slog.Logger, func(), error) {
 	w, end := stderr, func() {}
 	if c.LogFile != "" {
 		f, err := os.OpenFile(c.LogFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 		if err != nil {
-			return nil, nil, fail(exitUsage, "--log-file: %w", err)
+			return nil, nil, exit.Fail(exit.Usage, "--log-file: %w", err)
 		}
 		w, end = f, func() { _ = f.Close() }
 	}
-	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: maskAttr}
+	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: exit.MaskAttr}
 	var to slog.Handler = slog.NewTextHandler(w, o)
 	if c.LogJSON {
 		to = slog.NewJSONHandler(w, o)

@@ -1,4 +1,4 @@
-package main
+package mountd
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/changes"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -19,8 +20,8 @@ const (
 	reachLimit = 2 * time.Second
 )
 
-// asleep is how long this machine has been suspended since its start.
-var asleep = func() time.Duration {
+// Asleep is how long this machine has been suspended since its start.
+var Asleep = func() time.Duration {
 	var awake, all unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &awake) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil {
 		return 0
@@ -36,7 +37,7 @@ var asleep = func() time.Duration {
 // cannot be reached; it makes no request of its own beyond one poll of the feed
 // for each such change.
 type healer struct {
-	account *account
+	account *account.Account
 	poller  *changes.Poller
 	polls   bool // the feed may be asked without being told to
 	token   string
@@ -45,7 +46,7 @@ type healer struct {
 }
 
 func newHealer(m *mount) *healer {
-	return &healer{account: m.account, poller: m.poller, polls: m.c.PollInterval > 0, token: m.c.TokenFile, reach: m.account.client.Reachable, log: m.log}
+	return &healer{account: m.account, poller: m.poller, polls: m.c.PollInterval > 0, token: m.c.TokenFile, reach: m.account.Client.Reachable, log: m.log}
 }
 
 func (h *healer) run(ctx context.Context) error {
@@ -60,7 +61,7 @@ func (h *healer) run(ctx context.Context) error {
 	}()
 	defer func() { close(look); <-ended }()
 	again := func() {
-		h.account.client.Wake()
+		h.account.Client.Wake()
 		select {
 		case look <- none{}:
 		default:
@@ -68,33 +69,33 @@ func (h *healer) run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(healEvery)
 	defer tick.Stop()
-	slept, file, gone := asleep(), stampOf(h.token), away{}
+	slept, file, gone := Asleep(), stampOf(h.token), away{}
 	for {
-		changed := h.account.client.StateChanged()
+		changed := h.account.Client.StateChanged()
 		select {
 		case <-tick.C:
 		case <-changed:
-			if h.account.client.State().Kind == drive.Online && h.poller.Status().Err != nil {
+			if h.account.Client.State().Kind == drive.Online && h.poller.Status().Err != nil {
 				again() // somebody was answered, so the feed will be
 			}
 			continue
 		case <-ctx.Done():
 			return nil
 		}
-		if now := asleep(); now-slept > time.Second {
+		if now := Asleep(); now-slept > time.Second {
 			h.log.Info("this machine was suspended", "for", (now - slept).Round(time.Second))
-			h.account.client.Reconnect()
+			h.account.Client.Reconnect()
 			again()
 			slept = now
 		}
 		if now := stampOf(h.token); now != file {
 			file = now
-			h.account.tokens.Reload()
-			if h.account.client.State().Kind == drive.AuthRequired {
+			h.account.Tokens.Reload()
+			if h.account.Client.State().Kind == drive.AuthRequired {
 				again()
 			}
 		}
-		if gone.over(h.account.client.State(), func() error {
+		if gone.over(h.account.Client.State(), func() error {
 			limited, cancel := context.WithTimeout(ctx, reachLimit)
 			defer cancel()
 			return h.reach(limited)
@@ -111,7 +112,7 @@ func (h *healer) look(ctx context.Context) {
 	if h.polls {
 		err = h.poller.Refresh(ctx)
 	} else {
-		_, err = h.account.client.AccountInfo(ctx)
+		_, err = h.account.Client.AccountInfo(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
 		h.log.Debug("looking whether the service is back", "err", err)

@@ -1,0 +1,348 @@
+// Package mountd answers one question: how does one mount live? It wires account,
+// store, poller, kernel and control socket together, takes them down in the
+// reverse order, and decides between signals, verbs and umount(8) which end a
+// mount has. It knows no command line.
+//
+// Everything that could end the mount meets in one loop, live; what works in
+// the background ends after the mount is gone, and the store is closed last.
+package mountd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/changes"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/logs"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/fs"
+)
+
+// How long starting takes at most. Tests are less patient.
+var (
+	FirstMount = 30 * time.Second // to hear from the drive when nothing is known yet
+	probeTime  = 3 * time.Second  // to hear that the token is refused when there is a mirror
+)
+
+// Options of Run.
+type Options struct {
+	Config     *config.Config
+	Mountpoint string
+	Stderr     io.Writer               // where the log and its warnings go
+	Ready      func(mountpoint string) // called once the mount answers; may be nil
+}
+
+// mount is a running mount.
+type mount struct {
+	c          *config.Config
+	log        *slog.Logger
+	stderr     io.Writer
+	mountpoint string
+	began      time.Time
+	socket     string // path of the control socket
+	account    *account.Account
+	store      *cache.Store
+	asked      time.Time // when the drive told last what the token permits, zero = never
+	poller     *changes.Poller
+	server     *fs.Server
+	lockPath   string
+	minor      uint32        // of the mount's device
+	mounted    chan struct{} // closed when the mount answers: server and minor are set
+	ended      chan struct{} // closed when live returned: nobody takes asks any more
+	draining   atomic.Bool
+	lazy       atomic.Bool      // unmounted lazily: what is open in it may stay open
+	asks       chan *unmountAsk // from the control socket to live
+	observed   *observations    // nil without --metrics
+	beats      chan none        // from whoever wants to know that live runs
+	limited    limits
+	stuck      bool // the kernel did not let go: the store stays open
+
+	work       *errgroup.Group // what works in the background
+	background context.Context // of work
+	undo       []func() error  // takes down what was built, the last one first
+}
+
+// Run mounts the drive and returns when the mount is gone and everything is
+// closed. The first signal, or the end of ctx, asks for the end as `unmount`
+// does, without a limit; a second signal leaves what is pending for the next
+// mount.
+func Run(ctx context.Context, o Options) (err error) {
+	first, second, stop := twoSignals(ctx)
+	defer stop()
+	if err := noCore(); err != nil {
+		return err
+	}
+	m := &mount{
+		c: o.Config, stderr: o.Stderr, began: time.Now(), lockPath: lock.Path(o.Config.StateDir),
+		mounted: make(chan struct{}), ended: make(chan struct{}), asks: make(chan *unmountAsk), beats: make(chan none),
+	}
+	m.limited.now = control.Limits{Upload: m.c.UploadLimit, Download: m.c.DownloadLimit}
+	defer func() {
+		for i := len(m.undo) - 1; i >= 0; i-- {
+			err = errors.Join(err, m.undo[i]())
+		}
+	}()
+	for _, step := range []func() error{
+		func() error { return m.take(o.Mountpoint) },
+		func() error { return m.open(first) },
+		func() error { return m.serve(ctx) },
+		func() error { return m.mount(first, second) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if o.Ready != nil {
+		o.Ready(m.mountpoint)
+	}
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	err = m.live(first, second, m.background)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return err
+}
+
+func (m *mount) later(undo func() error) { m.undo = append(m.undo, undo) }
+
+// take opens the log and takes the state directory.
+func (m *mount) take(mountpoint string) (err error) {
+	if m.mountpoint, err = checkMountpoint(m.c, mountpoint); err != nil {
+		return err
+	}
+	log, closeLog, err := logs.Open(m.c, m.stderr)
+	if err != nil {
+		return err
+	}
+	m.log = log
+	m.later(func() error { closeLog(); return nil })
+	m.socket = control.Path(m.c.Places.Runtime, m.c.StateDir, m.mountpoint)
+	held, err := lock.Take(m.c.StateDir, lock.Holder{PID: os.Getpid(), Mountpoint: m.mountpoint, Control: m.socket})
+	if busy := (*lock.HeldError)(nil); errors.As(err, &busy) {
+		return exit.Fail(exit.Usage, "%w: unmount that first, or use another profile or --state-dir", busy)
+	} else if err != nil {
+		return exit.Fail(exit.Usage, "--state-dir: %w", err)
+	}
+	m.later(held.Release)
+	return nil
+}
+
+// open opens what is mounted: the account and the store.
+func (m *mount) open(first context.Context) (err error) {
+	var observeTry func(drive.Try)
+	if m.c.Metrics != "" {
+		m.observed = newObservations()
+		observeTry = m.observed.try
+	}
+	if m.account, err = account.Open(m.c, m.log, observeTry); err != nil {
+		return err
+	}
+	m.later(func() error { m.account.Close(); return nil })
+	if m.store, err = m.openStore(first); err != nil {
+		return err
+	}
+	m.later(func() error {
+		if m.stuck {
+			return nil // something calls into the store still
+		}
+		return m.store.Close()
+	})
+	return nil
+}
+
+// serve begins what answers beside the kernel: metrics and the control socket,
+// which is there before the mount names it.
+func (m *mount) serve(ctx context.Context) error {
+	// What works in the background ends after the mount is gone.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m.work, m.background = errgroup.WithContext(background)
+	m.later(func() error {
+		cancel()
+		if err := m.work.Wait(); !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	})
+	m.poller = changes.New(m.account.Client, m.store, changes.Options{Interval: m.c.PollInterval, Checkpoint: m.c.Checkpoint, Logger: m.log})
+	m.store.OnActivity(m.poller.Poke)
+	if m.c.Metrics != "" {
+		end, err := serveMetrics(m)
+		if err != nil {
+			return err
+		}
+		m.later(func() error { end(); return nil })
+	}
+	ctl, err := control.Listen(m.socket, m.calls(), asFault)
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	m.later(ctl.Close)
+	m.later(func() error { close(m.ended); return nil })
+	return nil
+}
+
+// mount lets the kernel in, and begins the work in the background.
+func (m *mount) mount(first, second context.Context) (err error) {
+	service := newManager(m, m.socket)
+	var observe func(fs.Operation)
+	if m.observed != nil {
+		observe = m.observed.operation
+	}
+	m.server, err = fs.Mount(first, fs.MountOptions{
+		Store: m.store, Mountpoint: m.mountpoint, FsName: m.c.Profile,
+		UID: m.c.UID, GID: m.c.GID, Umask: m.c.Umask,
+		AllowOther: m.c.AllowOther, AllowRoot: m.c.AllowRoot, ReadOnly: m.c.ReadOnly,
+		Xattrs: m.c.Xattrs, NamesExact: m.c.NamesExact, Logger: m.log, Observe: observe,
+	})
+	if err != nil {
+		return mountError(m.mountpoint, err)
+	}
+	m.later(func() error { m.stuck = !m.goneWithin(first, second); return nil })
+	// Both send the kernel what changes, so they begin when it listens.
+	for _, run := range []func(context.Context) error{m.store.Run, m.poller.Run, newHealer(m).run, m.watchPermission} {
+		m.work.Go(func() error { return run(m.background) })
+	}
+	if at, ok, merr := mounts.At(m.mountpoint); merr == nil && ok {
+		m.minor = at.Minor
+	}
+	if m.c.NoExec {
+		if err := mounts.NoExec(m.mountpoint, m.c.ReadOnly); err != nil {
+			m.log.Warn("programs can be run from the mount: only root can forbid it", "err", err)
+		}
+	}
+	close(m.mounted)
+	level := slog.LevelDebug // in the foreground a line on stdout says it
+	if m.c.Background {
+		level = slog.LevelInfo
+	}
+	m.log.Log(first, level, "mounted", "mountpoint", m.mountpoint, "profile", m.c.Profile, "state_dir", m.c.StateDir)
+	if service != nil {
+		m.work.Go(func() error { return service.run(m.background) })
+	}
+	return nil
+}
+
+// noCore keeps the token out of cores, whatever the shell's limit is.
+func noCore() error {
+	var l unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_CORE, &l)
+	if err == nil {
+		l.Cur = 0
+		err = unix.Setrlimit(unix.RLIMIT_CORE, &l)
+	}
+	if err != nil {
+		return fmt.Errorf("forbidding cores: %w", err)
+	}
+	return nil
+}
+
+// twoSignals gives two contexts: the first ends at the first signal, or with
+// parent; the second at the second signal.
+func twoSignals(parent context.Context) (first, second context.Context, stop func()) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup means it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	first, endFirst := context.WithCancel(parent)
+	second, endSecond := context.WithCancel(context.WithoutCancel(parent))
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, end := range []context.CancelFunc{endFirst, endSecond} {
+			select {
+			case <-signals:
+				end()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return first, second, func() {
+		signal.Stop(signals)
+		close(done)
+		<-ended
+		endFirst()
+		endSecond()
+	}
+}
+
+// openStore opens the state directory. On a first mount that needs the drive,
+// which gets half a minute to answer: at boot the network may come a little
+// later than we do.
+func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, FirstMount)
+	defer cancel()
+	probe, done := context.WithTimeout(ctx, probeTime)
+	_, err := m.account.Client.AccountInfo(probe)
+	done()
+	if errors.Is(err, drive.ErrAuth) || errors.Is(err, drive.ErrNoAccount) {
+		return nil, account.RemoteError(m.c, err)
+	}
+	may := true
+	permission := make(chan none)
+	go func() { // beside what is asked at opening
+		defer close(permission)
+		if err != nil || m.c.ReadOnly {
+			return
+		}
+		if writes, told := m.askPermission(ctx); told {
+			may, m.asked = writes, time.Now()
+		}
+	}()
+	defer func() { <-permission }()
+	for {
+		store, err := cache.Open(ctx, cache.Options{
+			StateDir: m.c.StateDir, CacheDir: m.c.CacheDir, Remote: m.account.Client,
+			Memory: m.c.CacheMemory, Disk: m.c.CacheDisk,
+			ReadOnly: m.c.ReadOnly, NamesExact: m.c.NamesExact, RootPath: m.c.Root,
+			Uploads: m.c.Uploads, Downloads: m.c.Downloads,
+			UploadDelay: m.c.UploadDelay, FsyncDrive: m.c.FsyncDrive,
+			TempLinkThreshold: m.c.TempLinkThreshold, UploadWaitPerGB: m.c.UploadWaitPerGB,
+			MaxFileSize: m.c.MaxFileSize, Control: m.socket, Logger: m.log,
+		})
+		if err == nil || !errors.Is(err, drive.ErrUnavailable) && !errors.Is(err, drive.ErrThrottled) {
+			<-permission
+			if err == nil && !may {
+				store.SetWritable(false)
+				m.log.Warn(noChanges(m.c.Profile))
+			}
+			return store, StoreError(m.c, err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, StoreError(m.c, err)
+		}
+	}
+}
+
+// StoreError gives an error of cache.Open its exit code and its remedy.
+func StoreError(c *config.Config, err error) error {
+	switch {
+	case errors.Is(err, cache.ErrInUse):
+		return exit.Fail(exit.Usage, "%s: %w: end the other program first", c.StateDir, err)
+	case errors.Is(err, cache.ErrNewer):
+		return exit.Fail(exit.Usage, "%s: %w: use that version, or another --state-dir", c.StateDir, err)
+	case errors.Is(err, cache.ErrNoRoot):
+		return exit.Fail(exit.Usage, "%w: check --root", err)
+	}
+	return account.RemoteError(c, err)
+}

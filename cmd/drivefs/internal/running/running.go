@@ -1,0 +1,114 @@
+// Package running answers one question: which running mount is meant, and how is
+// it spoken to?
+package running
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
+)
+
+// Find is the mount on mountpoint, whichever profile it has; for "" the
+// profile's only mount. name is how to speak of it.
+func Find(c *config.Config, mountpoint string) (m *control.Client, name string, err error) {
+	if mountpoint == "" {
+		return findProfile(c)
+	}
+	mountpoint, err = mounts.Resolve(mountpoint)
+	if err != nil {
+		return nil, "", exit.Fail(exit.NotMounted, "%w", err)
+	}
+	at, ok, err := mounts.At(mountpoint)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case !ok || at.FSType != mounts.Type:
+		return nil, "", exit.Fail(exit.NotMounted, "%s: no drive is mounted there", mountpoint)
+	}
+	m, err = Ask(c, mountpoint)
+	return m, mountpoint, err
+}
+
+// Ask lets the mount name its socket.
+func Ask(c *config.Config, mountpoint string) (*control.Client, error) {
+	path, err := control.SocketOf(context.Background(), mountpoint)
+	switch {
+	case err == nil:
+		return control.NewClient(path), nil
+	case errors.Is(err, unix.ENOTCONN):
+		return nil, &DeadError{mountpoint}
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, exit.Fail(exit.Failed, "%s: mounted by another user, who alone may do this", mountpoint)
+	}
+	// Mounts of this state directory can be found without their help.
+	path = control.Path(c.Places.Runtime, c.StateDir, mountpoint)
+	if _, serr := os.Lstat(path); serr == nil {
+		return control.NewClient(path), nil
+	}
+	return nil, fmt.Errorf("asking the mount on %s for its control socket: %w", mountpoint, err)
+}
+
+// DeadError: the process of a mount is gone, the mount is not.
+type DeadError struct{ Mountpoint string }
+
+func (e *DeadError) Error() string {
+	return fmt.Sprintf("%s: the drivefs that mounted it is gone: clear it with drivefs unmount %s", e.Mountpoint, e.Mountpoint)
+}
+
+func (e *DeadError) Unwrap() error { return control.ErrNoMount }
+
+// findProfile looks into the profile's state directory, and then at every
+// mount, since a mount may have been given another one. Profiles of one name
+// in two configuration files are two profiles.
+func findProfile(c *config.Config) (*control.Client, string, error) {
+	if h, ok := lock.Find(c.StateDir); ok && h.Control != "" {
+		return control.NewClient(h.Control), h.Mountpoint, nil
+	}
+	var found []string
+	var m *control.Client
+	if !c.Given("state-dir") {
+		ours, err := mounts.Ours()
+		if err != nil {
+			return nil, "", err
+		}
+		for _, at := range ours {
+			path, err := control.SocketOf(context.Background(), at.Mountpoint)
+			if err != nil {
+				continue // another user's, or dead
+			}
+			client := control.NewClient(path)
+			ctx, cancel := context.WithTimeout(context.Background(), control.Patience)
+			var s control.Status
+			err = client.Call(ctx, control.VerbStatus, struct{}{}, &s, nil)
+			cancel()
+			if err == nil && s.Profile == c.Profile && s.Config == c.File {
+				found, m = append(found, at.Mountpoint), client
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, "", exit.Fail(exit.NotMounted, "profile %q is not mounted: drivefs mount --profile %s MOUNTPOINT", c.Profile, c.Profile)
+	case 1:
+		return m, found[0], nil
+	}
+	return nil, "", exit.Fail(exit.Usage, "profile %q is mounted several times: name one of %s", c.Profile, strings.Join(found, ", "))
+}
+
+// Of is the mount that has the profile's state directory, nil when none has.
+func Of(c *config.Config) *control.Client {
+	if h, ok := lock.Find(c.StateDir); ok && h.Control != "" {
+		return control.NewClient(h.Control)
+	}
+	return nil
+}
