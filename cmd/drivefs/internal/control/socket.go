@@ -42,4 +42,3 @@ func SocketOf(ctx context.Context, mountpoint string) (string, error) {
 		return "", fmt.Errorf("no answer within %v", time.Since(began).Round(time.Second/10))
 	}
 }
-
