@@ -16,6 +16,7 @@ import (
 // Status is a snapshot of what the Store holds and does.
 type Status struct {
 	Nodes      int64     // live nodes the mirror knows
+	Skipped    int64     // nodes of the drive that cannot be shown, see Events
 	Complete   bool      // the first feed was heard to its end
 	Checkpoint time.Time // when the feed last told something; zero = never
 	Pending    int       // wishes that are not fulfilled
@@ -51,7 +52,7 @@ const maxFailures = 100
 func (s *Store) Status() Status {
 	_, at := s.mirror.Checkpoint()
 	st := Status{
-		Nodes: s.mirror.Nodes(), Complete: s.mirror.Complete(), Checkpoint: at,
+		Nodes: s.mirror.Nodes(), Skipped: s.mirror.Skipped(), Complete: s.mirror.Complete(), Checkpoint: at,
 		Pending: s.journal.Len(), Bytes: s.journal.PendingBytes(),
 		Open: s.open.count(), Chunks: s.chunks.Stats(), Events: s.events.all(),
 	}

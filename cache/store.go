@@ -166,7 +166,10 @@ func (s *Store) openRooms() error {
 		Reserve:    s.journal.ReserveIno,
 		FirstIno:   max(s.journal.MaxIno()+1, firstIno),
 		OwnContent: s.ownContent,
-		Logger:     s.log,
+		Skipped: func(id, why string) {
+			s.events.add("mirror", "", "a node of the drive cannot be shown: "+why+" ("+id+")")
+		},
+		Logger: s.log,
 	}
 	s.mirror, err = mirror.Open(mo)
 	if errors.Is(err, mirror.ErrDamaged) {

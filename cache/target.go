@@ -49,32 +49,20 @@ func (s *Store) FeedEnd(ctx context.Context) error {
 	return err
 }
 
-// Rebuild is a mirror made anew beside the live one (reset:true).
-type Rebuild struct {
-	s *Store
-	r *mirror.Rebuild
+// BeginRefresh begins to take everything anew (reset:true); inode numbers, open
+// files and wishes are untouched by it.
+func (s *Store) BeginRefresh(ctx context.Context) error { return s.mirror.BeginRefresh() }
+
+// ApplyRefresh takes one chunk of the full answer.
+func (s *Store) ApplyRefresh(ctx context.Context, b drive.Batch) error {
+	return s.mirror.ApplyRefresh(b)
 }
 
-// BeginRebuild begins a mirror beside the live one; inode numbers, open files
-// and wishes are untouched by it.
-func (s *Store) BeginRebuild(ctx context.Context) (*Rebuild, error) {
-	r, err := s.mirror.BeginRebuild()
-	if err != nil {
-		return nil, err
-	}
-	return &Rebuild{s, r}, nil
-}
+// EndRefresh shows what was told anew, and tells the kernel the difference.
+func (s *Store) EndRefresh(ctx context.Context) error { return s.mirror.EndRefresh(s.told) }
 
-// Apply takes one chunk of the feed into the new mirror.
-func (r *Rebuild) Apply(ctx context.Context, b drive.Batch) error { return r.r.Apply(b) }
-
-// Commit switches to the new mirror and tells the kernel the difference.
-func (r *Rebuild) Commit(ctx context.Context) error {
-	return r.r.Commit(r.s.told)
-}
-
-// Abort drops the new mirror.
-func (r *Rebuild) Abort() error { return r.r.Abort() }
+// AbortRefresh drops what was told anew.
+func (s *Store) AbortRefresh() error { return s.mirror.AbortRefresh() }
 
 // changed is told of changes that came by an answer or a listing.
 func (s *Store) changed(cs []mirror.Change) {

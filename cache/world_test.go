@@ -186,7 +186,7 @@ func (w *world) reopen() {
 // poll hears the feed to its end.
 func (w *world) poll() {
 	w.Helper()
-	for b, err := range w.o.Remote.Changes(w.Context(), drive.ChangesRequest{Checkpoint: w.s.Checkpoint()}) {
+	for b, err := range w.o.Remote.Changes(w.Context(), drive.ChangesRequest{Checkpoint: w.s.Checkpoint(), IncludePurged: true}) {
 		if err != nil {
 			w.Fatal("feed:", err)
 		}

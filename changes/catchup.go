@@ -11,36 +11,37 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// catchUp asks until an answer has reached its end line and nothing more is to
-// come, and returns how many nodes were told.
+// catchUp asks until an answer has reached its end line, and returns how many
+// nodes were told.
 func (p *Poller) catchUp(ctx context.Context) (told int64, err error) {
 	stuck := 0
+	p.starts = 0
 	for {
-		from := p.from()
+		from, starts := p.from(), p.starts
 		n, err := p.answer(ctx, from)
 		told += n
 		switch {
 		case ctx.Err() != nil:
 			return told, ctx.Err()
 		case err == nil:
-			// With a limit the end of the answer need not be the end of the news.
-			if p.o.MaxNodes > 0 && n > 0 {
-				stuck = 0
-				continue
-			}
 			return told, p.end(ctx)
 		case errors.Is(err, drive.ErrCheckpoint):
-			if from == "" {
-				return told, err // there was none to complain about
+			if from == "" || p.starts >= startMax {
+				return told, err
 			}
 			p.log.LogAttrs(ctx, slog.LevelWarn, "the checkpoint is not accepted, starting over", slog.Any("err", err))
-			if err := p.forget(ctx); err != nil {
+			if err := p.startOver(ctx); err != nil {
 				return told, err
 			}
 		case errors.Is(err, drive.ErrCut):
 			if p.from() != from {
 				stuck = 0
 				p.log.LogAttrs(ctx, slog.LevelInfo, "the changes stream was cut, going on", slog.Int64("nodes", told))
+				if p.starts > starts { // it began from the start
+					if err := sleep(ctx, jitter(stuckFirst<<p.starts)); err != nil {
+						return told, err
+					}
+				}
 				continue
 			}
 			if stuck++; stuck >= stuckMax {
@@ -66,56 +67,73 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// from is where the next answer begins.
+// fullAnswer is one being taken.
+type fullAnswer struct {
+	reached string // checkpoint inside it
+	renewal bool   // in pieces between polls, which go on beside it
+	pieces  int    // of a renewal
+}
+
+// from is where the next answer of a poll begins.
 func (p *Poller) from() string {
 	switch {
-	case p.rebuild != nil:
-		return p.reached
+	case p.refresh != nil && !p.refresh.renewal:
+		return p.refresh.reached
 	case p.begin != "":
 		return p.begin
 	}
 	return p.target.Checkpoint()
 }
 
-// forget drops the checkpoint that the service did not accept. What a rebuild
-// has reached is lost with it; the Target's own knowledge stays until a new
-// rebuild has it all.
-func (p *Poller) forget(ctx context.Context) error {
-	if p.rebuild == nil && p.begin != "" {
+// startOver drops the checkpoint that the service did not accept. What a
+// refresh has reached is lost with it; the Target's own knowledge stays until a
+// new one has told it all.
+func (p *Poller) startOver(ctx context.Context) error {
+	if err := sleep(ctx, jitter(stuckFirst<<p.starts)); err != nil {
+		return err
+	}
+	p.starts++
+	if (p.refresh == nil || p.refresh.renewal) && p.begin != "" {
 		p.begin = "" // the Target's own is to be tried yet
 		return nil
 	}
-	p.abortRebuild()
-	return p.beginRebuild(ctx)
+	return p.beginRefresh(ctx, false)
 }
 
-func (p *Poller) beginRebuild(ctx context.Context) error {
-	p.abortRenewal() // this one tells everything too
-	r, err := p.target.BeginRebuild(ctx)
-	if err != nil {
+// beginRefresh begins one in the place of that under way.
+func (p *Poller) beginRefresh(ctx context.Context, renewal bool) error {
+	p.abortRefresh()
+	if err := p.target.BeginRefresh(ctx); err != nil {
 		return fmt.Errorf("beginning to build the mirror anew: %w", err)
 	}
-	p.rebuild, p.reached = r, ""
+	p.refresh = &fullAnswer{renewal: renewal}
 	return nil
 }
 
-func (p *Poller) abortRebuild() {
-	if p.rebuild == nil {
+func (p *Poller) abortRefresh() {
+	if p.refresh == nil {
 		return
 	}
-	if err := p.rebuild.Abort(); err != nil {
-		p.log.LogAttrs(context.Background(), slog.LevelWarn, "dropping a mirror that was being built", slog.Any("err", err))
+	p.refresh = nil
+	if err := p.target.AbortRefresh(); err != nil {
+		p.log.LogAttrs(context.Background(), slog.LevelWarn, "dropping what was told anew", slog.Any("err", err))
 	}
-	p.rebuild, p.reached = nil, ""
+}
+
+func (p *Poller) endRefresh(ctx context.Context) error {
+	p.refresh = nil
+	if err := p.target.EndRefresh(ctx); err != nil {
+		return fmt.Errorf("putting the new mirror in place: %w", err)
+	}
+	return nil
 }
 
 // end is reached with the end line.
 func (p *Poller) end(ctx context.Context) error {
 	p.full = false
-	if r := p.rebuild; r != nil {
-		p.rebuild, p.reached = nil, ""
-		if err := r.Commit(ctx); err != nil {
-			return errors.Join(fmt.Errorf("putting the new mirror in place: %w", err), r.Abort())
+	if r := p.refresh; r != nil && !r.renewal {
+		if err := p.endRefresh(ctx); err != nil {
+			return err
 		}
 		p.partial = false
 	}
@@ -138,7 +156,7 @@ func (p *Poller) answer(ctx context.Context, from string) (n int64, err error) {
 	stream := make(chan told, readAhead)
 	go func() {
 		defer close(stream)
-		req := drive.ChangesRequest{Checkpoint: from, ChunkSize: p.o.ChunkSize, MaxNodes: p.o.MaxNodes}
+		req := drive.ChangesRequest{Checkpoint: from, ChunkSize: p.o.ChunkSize, IncludePurged: true}
 		for b, err := range p.feed.Changes(ctx, req) {
 			select {
 			case stream <- told{b, err}:
@@ -156,7 +174,7 @@ func (p *Poller) answer(ctx context.Context, from string) (n int64, err error) {
 		}
 	}()
 	p.full = p.full || from == ""
-	if p.rebuild == nil && p.begin == from && from != "" && p.target.Checkpoint() == "" {
+	if p.begin == from && from != "" && p.target.Checkpoint() == "" {
 		p.partial = true
 	}
 	t, ok := <-stream
@@ -226,35 +244,45 @@ func parts(b drive.Batch, limit int) iter.Seq[drive.Batch] {
 
 // apply gives one chunk to whom it belongs.
 func (p *Poller) apply(ctx context.Context, b drive.Batch) error {
+	r := p.refresh
 	if b.Reset {
+		again := p.full
 		p.full = true
-		switch {
-		case p.rebuild != nil && p.reached == "":
+		switch mine := r != nil && !r.renewal; {
+		case mine && r.reached == "":
 			// This is what it was begun for.
-		case p.rebuild != nil || p.target.Checkpoint() != "":
-			// When it is open, the service does not go on where the stream was cut.
-			p.abortRebuild()
-			if err := p.beginRebuild(ctx); err != nil {
+		case mine || p.target.Checkpoint() != "":
+			if again {
+				// The service does not go on where the stream was cut.
+				if p.starts++; p.starts > startMax {
+					return &drive.Error{Op: "changes", Kind: drive.ErrCheckpoint, Err: errors.New("told from the start again and again")}
+				}
+			}
+			if err := p.beginRefresh(ctx, false); err != nil {
 				return err
 			}
 		}
 		p.partial = false
 	}
-	if r := p.rebuild; r != nil {
-		if err := r.Apply(ctx, b); err != nil {
-			p.abortRebuild()
-			return err
-		}
-		if b.Checkpoint != "" {
-			p.reached = b.Checkpoint
-		}
-		return nil
+	if r = p.refresh; r != nil && !r.renewal {
+		return p.applyRefresh(ctx, b)
 	}
 	if err := p.target.Apply(ctx, b); err != nil {
 		return err
 	}
 	if b.Checkpoint != "" {
 		p.begin = ""
+	}
+	return nil
+}
+
+func (p *Poller) applyRefresh(ctx context.Context, b drive.Batch) error {
+	if err := p.target.ApplyRefresh(ctx, b); err != nil {
+		p.abortRefresh()
+		return err
+	}
+	if b.Checkpoint != "" {
+		p.refresh.reached = b.Checkpoint
 	}
 	return nil
 }

@@ -13,16 +13,15 @@
 // is away or wants a login: later and later, with jitter. A stream that was
 // cut goes on at once from the last chunk applied, as long as it gets on.
 //
-// # Reset
-//
-// When the service tells everything anew and the Target knows something
-// already, it goes into a Rebuild beside what is shown, which takes its place
-// at the end line. A first sync goes into the Target directly.
+// A checkpoint that is refused, or a stream that begins from the start after
+// each cut, is started over a few times, ever later; then the poll has failed.
 //
 // # Refresh
 //
-// Every four weeks everything is asked for anew, in pieces between polls, into
-// a Rebuild beside what is shown (renew.go). News go to both meanwhile.
+// When the service tells everything anew and the Target knows something
+// already, and every four weeks by ourselves (in pieces between polls, while
+// news go on: renew.go), it is a refresh of the Target, which ends with the end
+// line. A first sync goes into the Target as news do.
 //
 // # Concurrency
 //

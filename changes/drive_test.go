@@ -47,7 +47,7 @@ func newWorld(t testing.TB, prepare func(*drivetest.Server)) *world {
 		client.Close()
 		t.Fatal(err)
 	}
-	w.poller = New(client, Target(w.store), Options{})
+	w.poller = New(client, w.store, Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- w.poller.Run(ctx) }()
@@ -224,6 +224,53 @@ func TestRenewDrive(t *testing.T) {
 	w.same()
 	if e, err := w.store.Resolve(t.Context(), "/bulk-0000003/file-000003.txt"); err != nil || e.Ino != kept.Ino || e.Gen != kept.Gen {
 		t.Errorf("was %+v and is %+v: %v", kept, e, err)
+	}
+}
+
+// TestPurgedElsewhere: what was purged between two polls is gone after the next.
+func TestPurgedElsewhere(t *testing.T) {
+	for name, purge := range map[string]func(w *world, id string){
+		"purged":             func(w *world, id string) {},
+		"trashed and purged": func(w *world, id string) { must(w, func() error { _, err := w.other.Trash(id); return err }) },
+		"trashed, told, and purged": func(w *world, id string) {
+			must(w, func() error { _, err := w.other.Trash(id); return err })
+			w.same()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.put("d/keep", "text")
+			file := w.put("d/f", "text")
+			w.put("e/sub/f", "text")
+			folder, err := w.other.Lookup("e")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.same()
+			stale, err := w.client.Get(t.Context(), file) // a lagging answer
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range []string{file, folder.ID} {
+				purge(w, id)
+				must(w, func() error { return w.other.Purge(id) })
+			}
+			w.same()
+			for _, path := range []string{"/d/f", "/e", "/e/sub/f"} {
+				if e, err := w.store.Resolve(t.Context(), path); !errors.Is(err, cache.ErrNotExist) {
+					t.Errorf("%s: %+v, %v", path, e, err)
+				}
+			}
+			must(w, func() error { return w.store.Apply(t.Context(), drive.Batch{Nodes: []drive.Node{stale}}) })
+			w.same()
+		})
+	}
+}
+
+func must(t testing.TB, fn func() error) {
+	t.Helper()
+	if err := fn(); err != nil {
+		t.Fatal(err)
 	}
 }
 

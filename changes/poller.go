@@ -20,35 +20,32 @@ type Feed interface {
 
 var _ Feed = (*drive.Client)(nil)
 
-// TargetOf is what the feed is told to. Its methods are called from one
-// goroutine, one at a time.
-type TargetOf[R Rebuild] interface {
+// Target is what the feed is told to, which is the Store. Its methods are called
+// from one goroutine, one at a time.
+type Target interface {
 	// Checkpoint is where the feed goes on; "" = nothing is known yet.
 	Checkpoint() string
 	// Apply commits nodes and checkpoint together.
 	Apply(ctx context.Context, b drive.Batch) error
 	// FeedEnd tells that an answer reached its end line and is applied.
 	FeedEnd(ctx context.Context) error
-	// BeginRebuild begins a second state beside the one shown. There is one at
-	// a time.
-	BeginRebuild(ctx context.Context) (R, error)
 	// Refreshed is when all there is was last told from the start; zero = never
 	// yet, then it will be.
 	Refreshed() time.Time
-}
 
-// Target is the TargetOf that *cache.Store meets.
-type Target = TargetOf[*cache.Rebuild]
+	// BeginRefresh begins to take everything anew. There is one refresh at a
+	// time, which ends with EndRefresh or AbortRefresh; an error of EndRefresh
+	// aborts it.
+	BeginRefresh(ctx context.Context) error
+	// ApplyRefresh takes a chunk of the full answer. After an error the refresh
+	// is to be aborted.
+	ApplyRefresh(ctx context.Context, b drive.Batch) error
+	// EndRefresh: all was told. The checkpoint is that of the last chunk.
+	EndRefresh(ctx context.Context) error
+	AbortRefresh() error
+}
 
 var _ Target = (*cache.Store)(nil)
-
-// Rebuild is a state being told anew. After Commit or Abort it is not used.
-type Rebuild interface {
-	Apply(ctx context.Context, b drive.Batch) error
-	// Commit puts it in the place of what is shown.
-	Commit(ctx context.Context) error
-	Abort() error
-}
 
 // Options configures New; the zero value polls on Refresh only.
 type Options struct {
@@ -60,9 +57,7 @@ type Options struct {
 	Checkpoint string
 	// ChunkSize is how many nodes a line shall have, 0 = 2000.
 	ChunkSize int
-	// MaxNodes is how many nodes one answer shall have about, 0 = no limit.
-	MaxNodes int
-	Logger   *slog.Logger // nil = discard
+	Logger    *slog.Logger // nil = discard
 }
 
 // Status is what a Poller is doing.
@@ -92,6 +87,12 @@ const (
 	// waiting for it all.
 	stuckMax   = 5
 	stuckFirst = 500 * time.Millisecond
+	// startMax is how often a poll may begin again from the start, because the
+	// service does not go on where it was, before it counts as failed; before
+	// each a wait that doubles. The whole account is a lot to ask for, so that
+	// after such failures the polls become as rare as startLast.
+	startMax  = 3
+	startLast = time.Hour
 
 	chunkSize = 2000
 	// How many nodes are applied at a time when more are there, of news and of
@@ -105,22 +106,21 @@ const (
 // Poller keeps a Target in step with a Feed. New makes one; Run works.
 type Poller struct {
 	feed   Feed
-	target TargetOf[Rebuild]
+	target Target
 	o      Options
 	log    *slog.Logger
 	wake   chan struct{} // one slot: a round is waiting
 	poked  chan struct{} // one slot: something happened here
 
 	// Of Run's goroutine only.
-	begin    string  // Options.Checkpoint until it was used
-	full     bool    // everything is being told, over cut streams
-	partial  bool    // what is told is not all there is, see Options.Checkpoint
-	rebuild  Rebuild // open over cut streams, nil = none
-	reached  string  // checkpoint inside rebuild
+	begin    string      // Options.Checkpoint until it was used
+	full     bool        // everything is being told, over cut streams
+	partial  bool        // what is told is not all there is, see Options.Checkpoint
+	refresh  *fullAnswer // under way, over cut streams and between polls; nil = none
+	starts   int         // how often this poll began again from the start
 	interval time.Duration
 	failures int
-	renewing *renewal  // nil = none under way
-	renewAt  time.Time // not to be begun before
+	renewAt  time.Time // a renewal is not to be begun before
 
 	mu      sync.Mutex
 	next    *round // asked for, not begun
@@ -135,12 +135,12 @@ type round struct {
 }
 
 // New makes a Poller. It does nothing until Run.
-func New[R Rebuild](f Feed, t TargetOf[R], o Options) *Poller {
+func New(f Feed, t Target, o Options) *Poller {
 	if o.ChunkSize == 0 {
 		o.ChunkSize = chunkSize
 	}
 	p := &Poller{
-		feed: f, target: anyTarget[R]{t}, o: o, log: o.Logger,
+		feed: f, target: t, o: o, log: o.Logger,
 		wake: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 		begin: o.Checkpoint, interval: o.soonest(),
 	}
@@ -149,17 +149,6 @@ func New[R Rebuild](f Feed, t TargetOf[R], o Options) *Poller {
 	}
 	p.status.Interval = o.Interval
 	return p
-}
-
-// anyTarget hides the type of a Target's rebuilds.
-type anyTarget[R Rebuild] struct{ TargetOf[R] }
-
-func (t anyTarget[R]) BeginRebuild(ctx context.Context) (Rebuild, error) {
-	r, err := t.TargetOf.BeginRebuild(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
 }
 
 func (o *Options) soonest() time.Duration { return min(soonest, o.Interval) }
@@ -236,8 +225,11 @@ func (p *Poller) wait(n int64, err error) time.Duration {
 	}
 	if err != nil {
 		last := max(backoffLast, p.o.Interval)
-		if errors.Is(err, drive.ErrAuth) {
+		switch {
+		case errors.Is(err, drive.ErrAuth):
 			last = authLast
+		case errors.Is(err, drive.ErrCheckpoint):
+			last = max(last, startLast)
 		}
 		d := min(backoffFirst<<min(p.failures, 20), last)
 		p.failures++
@@ -311,8 +303,7 @@ func (r *round) end(err error) {
 }
 
 func (p *Poller) stop() {
-	p.abortRebuild()
-	p.abortRenewal()
+	p.abortRefresh()
 	p.mu.Lock()
 	r := p.next
 	p.next = nil

@@ -38,6 +38,9 @@ type answer struct {
 func (s *script) Changes(ctx context.Context, r drive.ChangesRequest) iter.Seq2[drive.Batch, error] {
 	return func(yield func(drive.Batch, error) bool) {
 		s.mu.Lock()
+		if !r.IncludePurged {
+			panic("purged nodes are not asked for")
+		}
 		s.asked = append(s.asked, r.Checkpoint)
 		s.at = append(s.at, time.Since(s.start))
 		var a answer
@@ -80,7 +83,7 @@ func (s *script) times() []time.Duration {
 	return slices.Clone(s.at)
 }
 
-// state is a Target that keeps node ids, and its own rebuilds.
+// state is a Target that keeps node ids.
 type state struct {
 	mu         sync.Mutex
 	refreshed  time.Time
@@ -88,7 +91,7 @@ type state struct {
 	ids        []string
 	ends       int
 	rebuilds   int
-	open       int
+	side       *side // nil = no refresh
 	aborted    int
 	fail       error // of the next Apply
 }
@@ -120,15 +123,15 @@ func (s *state) FeedEnd(context.Context) error {
 	return nil
 }
 
-func (s *state) BeginRebuild(context.Context) (*side, error) {
+func (s *state) BeginRefresh(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.open > 0 {
-		return nil, errors.New("one is open")
+	if s.side != nil {
+		return errors.New("one is open")
 	}
 	s.rebuilds++
-	s.open++
-	return &side{s: s}, nil
+	s.side = &side{}
+	return nil
 }
 
 func (s *state) Refreshed() time.Time {
@@ -143,35 +146,34 @@ func (s *state) all() []string {
 	return slices.Clone(s.ids)
 }
 
+// side is a refresh of a state.
 type side struct {
-	s          *state
 	ids        []string
 	checkpoint string
-	done       bool
 }
 
-func (r *side) Apply(_ context.Context, b drive.Batch) error {
-	r.ids = append(r.ids, ids(b)...)
-	r.checkpoint = b.Checkpoint
+func (s *state) ApplyRefresh(_ context.Context, b drive.Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.side.ids = append(s.side.ids, ids(b)...)
+	s.side.checkpoint = b.Checkpoint
 	return nil
 }
 
-func (r *side) Commit(context.Context) error {
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	r.s.ids, r.s.checkpoint, r.s.refreshed = r.ids, r.checkpoint, time.Now()
-	r.s.open--
-	r.done = true
+func (s *state) EndRefresh(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids, s.checkpoint, s.refreshed = s.side.ids, s.side.checkpoint, time.Now()
+	s.side = nil
 	return nil
 }
 
-func (r *side) Abort() error {
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	if !r.done {
-		r.s.open--
-		r.s.aborted++
-		r.done = true
+func (s *state) AbortRefresh() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.side != nil {
+		s.aborted++
+		s.side = nil
 	}
 	return nil
 }
@@ -211,8 +213,8 @@ func run(t *testing.T, f *script, s *state, o Options) *Poller {
 		if err := <-done; err != nil {
 			t.Error("Run:", err)
 		}
-		if s.open != 0 {
-			t.Error("a rebuild was left open")
+		if s.side != nil {
+			t.Error("a refresh was left open")
 		}
 	})
 	return p
@@ -311,10 +313,6 @@ func TestAnswers(t *testing.T) {
 			answers: []answer{{batches: []drive.Batch{batch("c2", "b"), reset(batch("r1", "x")), batch("r2", "y")}}},
 			asked:   []string{"c1"}, ids: []string{"x", "y"}, end: "r2", ends: 1, rebuilds: 1,
 		}, {
-			name: "with a limit until nothing comes", from: "c1", o: Options{MaxNodes: 1},
-			answers: []answer{{batches: []drive.Batch{batch("c2", "a")}}, {batches: []drive.Batch{batch("c3", "b")}}, {batches: []drive.Batch{batch("c4")}}},
-			asked:   []string{"c1", "c2", "c3"}, ids: []string{"old", "a", "b"}, end: "c4", ends: 1,
-		}, {
 			name: "--checkpoint of one who knows nothing is never all", o: Options{Checkpoint: "x9"},
 			answers: []answer{{batches: []drive.Batch{batch("c1", "a")}}},
 			asked:   []string{"x9"}, ids: []string{"a"}, end: "c1", ends: 0,
@@ -391,6 +389,88 @@ func TestCutWithoutEnd(t *testing.T) {
 			if at-f.times()[i] < stuckFirst/2 {
 				t.Errorf("again after %v", at-f.times()[i])
 			}
+		}
+	})
+}
+
+// TestStartingOver: a service that does not go on where it was is asked for the
+// whole account a few times, later and later, and the poll fails then; the next
+// ones come ever more rarely; and it heals.
+func TestStartingOver(t *testing.T) {
+	refused := answer{err: failure(drive.ErrCheckpoint)}
+	cut := failure(drive.ErrCut)
+	for name, again := range map[string]func(i int) []answer{
+		"refused after each cut": func(i int) []answer {
+			return []answer{{batches: []drive.Batch{reset(batch(fmt.Sprint("r", i), "x"))}, err: cut}, refused}
+		},
+		"refused, and nothing came": func(int) []answer { return []answer{refused} },
+		"from the start after each cut": func(i int) []answer {
+			return []answer{{batches: []drive.Batch{reset(batch(fmt.Sprint("r", i), "x"))}, err: cut}}
+		},
+		"by turns": func(i int) []answer {
+			a := answer{batches: []drive.Batch{reset(batch(fmt.Sprint("r", i), "x"))}, err: cut}
+			return []answer{a, a, refused}
+		},
+	} {
+		for _, from := range []string{"c1", ""} {
+			t.Run(name+" from "+from, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := &script{}
+					for i := range 200 {
+						f.answers = append(f.answers, again(i)...)
+					}
+					s := &state{checkpoint: from}
+					p := run(t, f, s, Options{})
+					for range 3 {
+						before := len(f.calls())
+						if err := p.Refresh(t.Context()); !errors.Is(err, drive.ErrCheckpoint) {
+							t.Fatalf("refresh: %v", err)
+						}
+						full := 0
+						asked, at := f.calls()[before:], f.times()[before:]
+						for i := range asked {
+							if asked[i] == "" {
+								full++
+							}
+							if i > 0 && (asked[i] == "" || i > 1 && name == "from the start after each cut") && at[i]-at[i-1] < stuckFirst/2 {
+								t.Errorf("asked from the start %v after the call before", at[i]-at[i-1])
+							}
+						}
+						if full > startMax+1 || len(asked) > 3*(startMax+1) {
+							t.Errorf("asked from %q", asked)
+						}
+					}
+					if st := p.Status(); !errors.Is(st.Err, drive.ErrCheckpoint) {
+						t.Errorf("status %+v", st)
+					}
+					f.mu.Lock()
+					f.answers = nil
+					f.mu.Unlock()
+					refresh(t, p)
+				})
+			})
+		}
+	}
+}
+
+// TestStartingOverIsRare: nor do the polls by themselves ask for it all soon again.
+func TestStartingOverIsRare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &script{}
+		for range 1000 {
+			f.answers = append(f.answers, answer{batches: []drive.Batch{reset(batch("r1", "x"))}, err: failure(drive.ErrCut)}, answer{err: failure(drive.ErrCheckpoint)})
+		}
+		run(t, f, &state{checkpoint: "c1"}, Options{Interval: 30 * time.Second})
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		full := 0
+		for _, from := range f.calls() {
+			if from == "" {
+				full++
+			}
+		}
+		if full < 24 || full > 24*2*startMax+40 {
+			t.Errorf("asked for everything %d times in a day", full)
 		}
 	})
 }

@@ -23,45 +23,32 @@ const (
 	renewNodes = 20_000
 )
 
-// renewal is a Rebuild that goes on between polls.
-type renewal struct {
-	Rebuild
-	reached string // checkpoint inside it
-	pieces  int
-}
-
 // renew goes on with a renewal, or begins one when it is time. It is called
 // after a poll that went well, and ends with the renewal, or when somebody wants
 // a poll.
 func (p *Poller) renew(ctx context.Context) {
-	if p.rebuild != nil || p.begin != "" || p.partial {
+	if p.begin != "" || p.partial {
 		return
 	}
-	if r := p.renewing; r == nil {
+	if p.refresh == nil {
 		last := p.target.Refreshed()
 		if last.IsZero() || time.Since(last) < renewAfter || time.Now().Before(p.renewAt) {
 			return
 		}
-		made, err := p.target.BeginRebuild(ctx)
-		if err != nil {
-			p.renewed(ctx, fmt.Errorf("beginning to build the mirror anew: %w", err))
+		if err := p.beginRefresh(ctx, true); err != nil {
+			p.renewed(ctx, err)
 			return
 		}
-		p.renewing = &renewal{Rebuild: made}
 		p.log.LogAttrs(ctx, slog.LevelInfo, "refreshing what is known of the drive", slog.Time("last", last))
 	}
 	ctx = drive.WithPriority(ctx, drive.Background)
 	for began := time.Now(); ; {
-		told, err := p.renewPiece(ctx, p.renewing)
+		told, err := p.renewPiece(ctx, p.refresh)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil && told == 0 {
-			err = p.renewing.Commit(ctx)
-			if err == nil {
-				p.renewing = nil
-			}
-			p.renewed(ctx, err)
+			p.renewed(ctx, p.endRefresh(ctx))
 			return
 		}
 		if err != nil {
@@ -80,24 +67,14 @@ func (p *Poller) renewed(ctx context.Context, err error) {
 	if err != nil {
 		p.log.LogAttrs(ctx, slog.LevelWarn, "refreshing what is known of the drive", slog.Any("err", err), slog.Duration("again_in", renewAgain))
 	}
-	p.abortRenewal()
-}
-
-func (p *Poller) abortRenewal() {
-	if p.renewing == nil {
-		return
-	}
-	if err := p.renewing.Abort(); err != nil {
-		p.log.LogAttrs(context.Background(), slog.LevelWarn, "dropping a mirror that was being built", slog.Any("err", err))
-	}
-	p.renewing = nil
+	p.abortRefresh()
 }
 
 // renewPiece reads one answer into r. A service that does not know maxNodes
 // tells everything at once. A cut answer is a piece too, if it got on.
-func (p *Poller) renewPiece(ctx context.Context, r *renewal) (told int, err error) {
+func (p *Poller) renewPiece(ctx context.Context, r *fullAnswer) (told int, err error) {
 	from := r.reached
-	req := drive.ChangesRequest{Checkpoint: from, ChunkSize: p.o.ChunkSize, MaxNodes: renewNodes}
+	req := drive.ChangesRequest{Checkpoint: from, ChunkSize: p.o.ChunkSize, MaxNodes: renewNodes, IncludePurged: true}
 	for b, err := range p.feed.Changes(ctx, req) {
 		if errors.Is(err, drive.ErrCut) && r.reached != from {
 			return max(told, 1), nil
@@ -110,14 +87,14 @@ func (p *Poller) renewPiece(ctx context.Context, r *renewal) (told int, err erro
 		}
 		r.pieces++
 		for part := range parts(b, applyFull) {
-			if err := r.Apply(ctx, part); err != nil {
+			if err := p.applyRefresh(ctx, part); err != nil {
 				return told, err
 			}
 		}
 		told += len(b.Nodes)
-		if b.Checkpoint != "" {
-			r.reached = b.Checkpoint
-		}
+	}
+	if told > 0 && r.reached == from && ctx.Err() == nil {
+		return told, fmt.Errorf("the service tells the same again: %w", drive.ErrCheckpoint)
 	}
 	return told, ctx.Err()
 }

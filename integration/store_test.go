@@ -169,27 +169,27 @@ func (b *bare) poll() {
 
 func (b *bare) hear() error {
 	ctx := context.Background()
-	var anew *cache.Rebuild
-	for batch, err := range b.client.Changes(ctx, drive.ChangesRequest{Checkpoint: b.s.Checkpoint()}) {
-		if err == nil && batch.Reset && b.s.Checkpoint() != "" && anew == nil {
-			anew, err = b.s.BeginRebuild(ctx)
+	anew := false
+	for batch, err := range b.client.Changes(ctx, drive.ChangesRequest{Checkpoint: b.s.Checkpoint(), IncludePurged: true}) {
+		if err == nil && batch.Reset && b.s.Checkpoint() != "" && !anew {
+			anew, err = true, b.s.BeginRefresh(ctx)
 		}
 		switch {
 		case err != nil:
-		case anew != nil:
-			err = anew.Apply(ctx, batch)
+		case anew:
+			err = b.s.ApplyRefresh(ctx, batch)
 		default:
 			err = b.s.Apply(ctx, batch)
 		}
 		if err != nil {
-			if anew != nil {
-				err = errors.Join(err, anew.Abort())
+			if anew {
+				err = errors.Join(err, b.s.AbortRefresh())
 			}
 			return err
 		}
 	}
-	if anew != nil {
-		if err := anew.Commit(ctx); err != nil {
+	if anew {
+		if err := b.s.EndRefresh(ctx); err != nil {
 			return err
 		}
 	}

@@ -218,21 +218,21 @@ func (w *World) Poll() {
 // hear is the poller's round without its clock.
 func (w *World) hear(ctx context.Context) {
 	w.Helper()
-	var anew *cache.Rebuild
-	for b, err := range w.Client.Changes(ctx, drive.ChangesRequest{Checkpoint: w.Store.Checkpoint()}) {
+	anew := false
+	for b, err := range w.Client.Changes(ctx, drive.ChangesRequest{Checkpoint: w.Store.Checkpoint(), IncludePurged: true}) {
 		w.must(err)
-		if b.Reset && w.Store.Checkpoint() != "" && anew == nil {
-			anew, err = w.Store.BeginRebuild(ctx)
+		if b.Reset && w.Store.Checkpoint() != "" && !anew {
+			anew, err = true, w.Store.BeginRefresh(ctx)
 			w.must(err)
 		}
-		if anew != nil {
-			w.must(anew.Apply(ctx, b))
+		if anew {
+			w.must(w.Store.ApplyRefresh(ctx, b))
 		} else {
 			w.must(w.Store.Apply(ctx, b))
 		}
 	}
-	if anew != nil {
-		w.must(anew.Commit(ctx))
+	if anew {
+		w.must(w.Store.EndRefresh(ctx))
 	}
 	w.must(w.Store.FeedEnd(ctx))
 }

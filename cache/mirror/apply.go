@@ -70,6 +70,10 @@ func (w *wtx) admit(n *drive.Node) (ino Ino, isNew, ok bool, err error) {
 	if n.ID == "" {
 		return 0, false, false, nil
 	}
+	if why := unstorable(n); why != "" {
+		w.skip = append(w.skip, skipped{n.ID, why})
+		return 0, false, false, nil
+	}
 	if n.IsRoot {
 		rootID := string(w.meta.Get([]byte(keyRoot)))
 		if rootID == "" {
@@ -87,6 +91,64 @@ func (w *wtx) admit(n *drive.Node) (ino Ino, isNew, ok bool, err error) {
 	return ino, isNew, ino != RootIno, err
 }
 
+// Bounds of what is kept: the service's own are below them (API §5.8), and bbolt
+// refuses a key of 32 KiB.
+const (
+	idMax   = 256
+	textMax = 4 << 10
+)
+
+// unstorable says why a node cannot be kept, "" = it can.
+func unstorable(n *drive.Node) string {
+	switch {
+	case len(n.ID) > idMax || slices.ContainsFunc(n.Parents, func(id string) bool { return len(id) > idMax }):
+		return "its id is too long"
+	case len(n.Name) > textMax:
+		return "its name is too long"
+	case len(n.ETag)+len(n.CreatedBy) > textMax:
+		return "its text is too long"
+	case n.Version < 0 || n.Version == purgedVersion:
+		return "its version is impossible"
+	case n.Content == nil:
+		return ""
+	case n.Content.Size < 0 || n.Content.Version < 0:
+		return "its size is impossible"
+	case len(n.Content.MD5)+len(n.Content.ContentType) > textMax:
+		return "its text is too long"
+	}
+	return ""
+}
+
+// skipped is a node that was left out.
+type skipped struct{ id, why string }
+
+// skipMax is how many of them are told apart.
+const skipMax = 1000
+
+// say counts and tells what was left out of committed writes.
+func (m *Mirror) say(list []skipped) {
+	for _, s := range list {
+		m.left.mu.Lock()
+		if m.left.ids == nil || len(m.left.ids) == skipMax {
+			m.left.ids = map[string]bool{}
+		}
+		id := cutRunes(s.id, idMax)
+		known := m.left.ids[id]
+		m.left.ids[id] = true
+		if !known {
+			m.left.n++
+		}
+		m.left.mu.Unlock()
+		if known {
+			continue
+		}
+		m.log.Warn("a node of the drive cannot be shown", "id", id, "why", s.why)
+		if m.o.Skipped != nil {
+			m.o.Skipped(id, s.why)
+		}
+	}
+}
+
 // setRoot gives the root its number, also when children came before it.
 func (w *wtx) setRoot(id string) error {
 	if err := w.meta.Put([]byte(keyRoot), []byte(id)); err != nil {
@@ -102,7 +164,7 @@ func (w *wtx) setRoot(id string) error {
 // isNews decides by version, then by state, whether n may change what is known.
 func (w *wtx) isNews(n *drive.Node, cur *entry) bool {
 	if n.Status == drive.Purged {
-		return cur.Version != purgedVersion
+		return cur.rank != rankPurged
 	}
 	if w.src == sourceRepair {
 		return true
@@ -114,7 +176,7 @@ func (w *wtx) isNews(n *drive.Node, cur *entry) bool {
 	if r != cur.rank {
 		// By id the service is always right. Else death wins over life, since
 		// listings show the dead for a while, and life over not yet born.
-		return w.src == sourceAnswer && cur.Version != purgedVersion || r > cur.rank
+		return w.src == sourceAnswer && cur.rank != rankPurged || r > cur.rank
 	}
 	return r == rankLive
 }
@@ -193,10 +255,13 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 		e.Version = cur.Version
 	}
 	if n.Status == drive.Purged {
-		// Only id and status may be relied on (API §9.3).
-		e.Version = purgedVersion
+		// Only id and status may be relied on (API §9.3), and nothing else is
+		// worth to be kept: it never comes back.
+		p := &entry{rank: rankPurged}
+		p.Ino, p.ID, p.Version, p.Folder, p.Seen = ino, n.ID, purgedVersion, known && cur.Folder, w.now
+		return p, nil
 	}
-	if known && n.Name == "" && rankOf(n) == rankDead {
+	if known && n.Name == "" && rankOf(n) > rankLive {
 		e.Name, e.Folder, e.Created = cur.Name, cur.Folder, cur.Created
 	}
 	if !e.Folder {
@@ -233,7 +298,7 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 			e.raw = append(e.raw, p)
 		}
 	}
-	if len(n.Parents) == 0 && here && (w.src != sourceFeed && w.src != sourceListing || rankOf(n) == rankDead) {
+	if len(n.Parents) == 0 && here && (w.src != sourceFeed && w.src != sourceListing || rankOf(n) > rankLive) {
 		// Some answers leave them out; only the feed tells that there are none.
 		e.raw = slices.Clone(cur.raw)
 	}
@@ -576,9 +641,10 @@ func (w *wtx) moveTombs(from, to Ino) error {
 	return nil
 }
 
-// prune forgets tombstones older than before, except of folders whose children
-// wait for them to come back.
-func (w *wtx) prune(before time.Time) error {
+// prune forgets tombstones older than before, at most pruneMax, and returns how
+// many. What is in the trash stays until it is purged, and so do folders whose
+// children wait for them to come back.
+func (w *wtx) prune(before time.Time) (int, error) {
 	type old struct {
 		ino Ino
 		id  string
@@ -586,26 +652,26 @@ func (w *wtx) prune(before time.Time) error {
 	var list []old
 	c := w.tomb.Cursor()
 	for k, v := c.First(); k != nil && len(list) < pruneMax; k, v = c.Next() {
-		var e entry
 		ino := binary.BigEndian.Uint64(k)
-		hidden, err := decodeTomb(v, ino, w.f.table.strs, &e)
-		if err != nil {
-			return err
+		if rk, hidden := tombHead(v); rk == rankTrash || !hidden.Before(before) || w.hasChildren(ino) {
+			continue
 		}
-		if hidden.Before(before) && !(e.Folder && w.hasChildren(ino)) {
-			list = append(list, old{ino, e.ID})
+		var e entry
+		if _, err := decodeTomb(v, ino, w.f.table.strs, &e); err != nil {
+			return 0, err
 		}
+		list = append(list, old{ino, e.ID})
 	}
 	for _, o := range list {
 		if err := w.tomb.Delete(be(o.ino)); err != nil {
-			return err
+			return 0, err
 		}
 		if err := w.id.Delete([]byte(o.id)); err != nil {
-			return err
+			return 0, err
 		}
 		w.forget = append(w.forget, o.id)
 	}
-	return nil
+	return len(list), nil
 }
 
 func (w *wtx) hasChildren(ino Ino) bool {

@@ -40,6 +40,8 @@ type Options struct {
 	// as a foreign change when it comes before the upload's own answer. Called
 	// inside write transactions: it must not call the mirror. Nil = never.
 	OwnContent func(ino Ino, size int64, md5 string) bool
+	// Skipped is told, once, of a node that cannot be kept. Nil = only the log is.
+	Skipped func(id, why string)
 }
 
 // Mirror is one account's metadata. All methods may be called concurrently;
@@ -61,6 +63,11 @@ type Mirror struct {
 	rebuild *Rebuild
 	pruned  time.Time // last look for old tombstones
 
+	left struct {
+		mu  sync.Mutex
+		n   int64
+		ids map[string]bool // told already
+	}
 	inos struct {
 		mu    sync.Mutex
 		next  Ino
@@ -241,6 +248,13 @@ func (m *Mirror) Nodes() int64 {
 	return m.state.nodes
 }
 
+// Skipped is how many nodes could not be kept since Open.
+func (m *Mirror) Skipped() int64 {
+	m.left.mu.Lock()
+	defer m.left.mu.Unlock()
+	return m.left.n
+}
+
 // FeedEnd tells that an answer of the feed reached its end at that time. The
 // first such call ends the first load: ids are indexed and all is synced.
 func (m *Mirror) FeedEnd(at time.Time) error {
@@ -277,8 +291,14 @@ func (m *Mirror) FeedEnd(at time.Time) error {
 		})
 	}
 	if err == nil && at.Sub(m.pruned) > pruneEvery {
-		m.pruned = at
-		_, err = m.writeLocked(sourceAnswer, false, func(w *wtx) error { return w.prune(at.Add(-tombFor)) })
+		n := 0
+		_, err = m.writeLocked(sourceAnswer, false, func(w *wtx) (err error) {
+			n, err = w.prune(at.Add(-tombFor))
+			return err
+		})
+		if n < pruneMax {
+			m.pruned = at
+		}
 	}
 	return err
 }
@@ -330,8 +350,10 @@ const (
 // rankOf is the state of a node as told.
 func rankOf(n *drive.Node) rank {
 	switch {
-	case n.Status == drive.Trashed || n.Status == drive.Purged:
-		return rankDead
+	case n.Status == drive.Purged:
+		return rankPurged
+	case n.Status == drive.Trashed:
+		return rankTrash
 	case n.Live():
 		return rankLive
 	}

@@ -593,3 +593,45 @@ func (v view) dentries(e *entry) []Dentry {
 	}
 	return slices.Clip(list)
 }
+
+// BeginRefresh is BeginRebuild for who does not want to hold the Rebuild.
+func (m *Mirror) BeginRefresh() error {
+	_, err := m.BeginRebuild()
+	return err
+}
+
+func (m *Mirror) rebuilding() (*Rebuild, error) {
+	m.wmu.Lock()
+	defer m.wmu.Unlock()
+	if m.rebuild == nil {
+		return nil, errDone
+	}
+	return m.rebuild, nil
+}
+
+// ApplyRefresh is Apply of the Rebuild under way.
+func (m *Mirror) ApplyRefresh(b drive.Batch) error {
+	r, err := m.rebuilding()
+	if err != nil {
+		return err
+	}
+	return r.Apply(b)
+}
+
+// EndRefresh is Commit of the Rebuild under way.
+func (m *Mirror) EndRefresh(fn func([]Change)) error {
+	r, err := m.rebuilding()
+	if err != nil {
+		return err
+	}
+	return r.Commit(fn)
+}
+
+// AbortRefresh is Abort of the Rebuild under way, if there is one.
+func (m *Mirror) AbortRefresh() error {
+	r, err := m.rebuilding()
+	if err != nil {
+		return nil
+	}
+	return r.Abort()
+}

@@ -76,7 +76,9 @@ type rank uint8
 const (
 	rankPending rank = iota // PENDING, without name, or of a kind nobody shows
 	rankLive
-	rankDead // in the trash, purged, or answered 404
+	rankTrash // kept whole until it is purged
+	rankGone  // answered 404, or not told by a full feed
+	rankPurged
 )
 
 // Values of the node bucket begin with one of these.
@@ -426,11 +428,17 @@ func appendTomb(b []byte, e *entry, hidden time.Time, t *table) []byte {
 	return appendRecord(b, e, t)
 }
 
+// tombHead is what a tombstone begins with.
+func tombHead(v []byte) (rank, time.Time) {
+	r := reader{b: v, pos: 1}
+	return rank(r.byte()), time.Unix(r.varint(), 0)
+}
+
 func decodeTomb(v []byte, ino Ino, strs []string, e *entry) (hidden time.Time, err error) {
 	r := reader{b: v}
 	format, rk := r.byte(), rank(r.byte())
 	at, home := r.varint(), r.uvarint()
-	if r.bad || format != 1 || rk > rankDead {
+	if r.bad || format != 1 || rk > rankPurged {
 		return time.Time{}, fmt.Errorf("inode %d: not a tombstone: %w", ino, ErrDamaged)
 	}
 	if err := decodeRecord(v[r.pos:], home, ino, strs, e); err != nil {

@@ -245,7 +245,7 @@ func (m *Mirror) Gone(id string, version int64) ([]Change, error) {
 		}
 		w.remember(id)
 		gone := cur
-		gone.rank = rankDead
+		gone.rank = rankGone
 		gone.Version = max(cur.Version, version)
 		return w.hide(&gone, &cur, live)
 	})

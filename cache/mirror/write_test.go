@@ -416,7 +416,8 @@ func TestInos(t *testing.T) {
 	}
 }
 
-// TestPrune: tombstones go after a while, those of folders with children stay.
+// TestPrune: what is in the trash is known until it is purged; what was purged,
+// or found missing, is for a while, and folders with children longer.
 func TestPrune(t *testing.T) {
 	for _, complete := range []bool{false, true} {
 		m := open(t, Options{})
@@ -425,31 +426,106 @@ func TestPrune(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		apply(t, m, dir("d", "dir", 1), leaf("f", "a", 1, "d"), leaf("g", "b", 1), dir("e", "empty", 1))
+		apply(t, m, dir("d", "dir", 1), leaf("f", "a", 1, "d"), leaf("g", "b", 1), dir("e", "empty", 1), leaf("x", "missing", 1), leaf("p", "purged", 1))
 		d := get(t, m, "d").Ino
 		apply(t, m, status(dir("d", "dir", 2), drive.Trashed), status(leaf("g", "b", 2), drive.Trashed), status(dir("e", "empty", 2), drive.Trashed))
+		apply(t, m, drive.Node{ID: "p", Status: drive.Purged})
+		if _, err := m.Gone("x", 0); err != nil {
+			t.Fatal(err)
+		}
+		known := func(want map[string]bool) {
+			t.Helper()
+			for id, want := range want {
+				if _, ok := m.Ino(id); ok != want {
+					t.Errorf("%s is known: %v", id, ok)
+				}
+			}
+		}
 		prune := func(before time.Time) {
 			t.Helper()
-			if _, err := m.write(sourceAnswer, false, func(w *wtx) error { return w.prune(before) }); err != nil {
+			if _, err := m.write(sourceAnswer, false, func(w *wtx) error { _, err := w.prune(before); return err }); err != nil {
 				t.Fatal(err)
 			}
 		}
 		prune(time.Now().Add(-tombFor))
-		for _, id := range []string{"d", "e", "g"} {
-			if _, ok := m.Ino(id); !ok {
-				t.Errorf("%s was forgotten at once", id)
-			}
-		}
+		known(map[string]bool{"d": true, "e": true, "g": true, "x": true, "p": true})
 		prune(time.Now().Add(time.Hour))
-		for id, want := range map[string]bool{"d": true, "f": true, "e": false, "g": false} {
-			if _, ok := m.Ino(id); ok != want {
-				t.Errorf("%s is known: %v", id, ok)
-			}
+		known(map[string]bool{"d": true, "f": true, "e": true, "g": true, "x": false, "p": false})
+		apply(t, m, drive.Node{ID: "d", Status: drive.Purged}, drive.Node{ID: "e", Status: drive.Purged}, drive.Node{ID: "g", Status: drive.Purged})
+		prune(time.Now().Add(time.Hour))
+		known(map[string]bool{"d": true, "f": true, "e": false, "g": false})
+		apply(t, m, drive.Node{ID: "f", Status: drive.Purged})
+		prune(time.Now().Add(time.Hour))
+		prune(time.Now().Add(time.Hour))
+		known(map[string]bool{"d": false, "f": false})
+		apply(t, m, dir("h", "dir", 1))
+		if get(t, m, "h").Ino == d {
+			t.Error("a number was used again")
 		}
-		apply(t, m, dir("d", "dir", 3))
-		wantPaths(t, m, "/dir=d", "/dir/a=f")
-		same(t, "inode", d, get(t, m, "d").Ino)
 	}
+}
+
+// TestTrashIsWhole: all that was known of what is in the trash stays known, and
+// of what was purged nothing.
+func TestTrashIsWhole(t *testing.T) {
+	m := open(t, Options{})
+	apply(t, m, dir("d", "dir", 1), leaf("f", "a", 1, "d"))
+	was := get(t, m, "f")
+	apply(t, m, drive.Node{ID: "f", Status: drive.Trashed, Version: 2})
+	load := func() (e entry) {
+		t.Helper()
+		if _, err := m.write(sourceAnswer, false, func(w *wtx) error { _, _, err := w.load(was.Ino, &e); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	if e := load(); e.Name != was.Name || e.MD5 != was.MD5 || e.Size != was.Size || len(e.raw) != 1 {
+		t.Errorf("in the trash as %+v", e)
+	}
+	apply(t, m, drive.Node{ID: "f", Status: drive.Purged})
+	if e := load(); e.rank != rankPurged || e.Name != "" || e.MD5 != "" || len(e.raw) != 0 {
+		t.Errorf("purged as %+v", e)
+	}
+}
+
+// TestUnstorable: what cannot be stored is left out, told once, and all the
+// rest arrives, by every way in.
+func TestUnstorable(t *testing.T) {
+	long := strings.Repeat("x", 40<<10)
+	negative := leaf("neg", "negative", 1)
+	negative.Content.Size = -1
+	bad := map[string]drive.Node{
+		"id": leaf(long, "a", 1), "name": leaf("n", long, 1), "size": negative,
+		"parent": leaf("pp", "lost", 1, long), "etag": func() drive.Node { n := leaf("e", "tag", 1); n.ETag = long; return n }(),
+		"version": leaf("v", "version", -5),
+	}
+	for name, n := range bad {
+		t.Run(name, func(t *testing.T) {
+			var said []string
+			m := open(t, Options{Skipped: func(id, why string) { said = append(said, why) }})
+			apply(t, m, dir("d", "dir", 1), n, leaf("f", "good", 1, "d"))
+			in := n
+			in.Parents = append(slices.Clone(n.Parents), "d")
+			if _, err := m.Listing(get(t, m, "d").Ino, []drive.Node{in, leaf("g", "too", 1, "d")}, true); err != nil {
+				t.Error(err)
+			}
+			if _, err := m.Answer(n, false, 0); err != nil {
+				t.Error(err)
+			}
+			apply(t, m, n)
+			wantPaths(t, m, "/dir=d", "/dir/good=f", "/dir/too=g")
+			if m.Skipped() != 1 || len(said) != 1 {
+				t.Errorf("%d were left out, said %q", m.Skipped(), said)
+			}
+			if cp, _ := m.Checkpoint(); cp == "" {
+				t.Error("the feed does not go on")
+			}
+		})
+	}
+	m := open(t, Options{})
+	apply(t, m, leaf("n", "before", 1))
+	apply(t, m, leaf("n", long, 2))
+	wantPaths(t, m, "/before=n")
 }
 
 func TestMeta(t *testing.T) {

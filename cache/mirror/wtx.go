@@ -66,6 +66,7 @@ type wtx struct {
 	wrote  int
 	limit  Ino  // numbers below it may be handed out after the commit
 	root   bool // the root's record changed
+	skip   []skipped
 }
 
 // write runs fn in a write transaction of the live file and returns what it
@@ -130,6 +131,7 @@ func (m *Mirror) commitLocked(f *file, from *liveView, jobs ...*job) error {
 	wrote := 0
 	for _, j := range jobs {
 		j.w.publish()
+		m.say(j.w.skip)
 		wrote += j.w.wrote
 		j.w = nil // its memory was the transaction's
 	}
