@@ -76,6 +76,7 @@ type Client struct {
 
 	status               *status
 	counters             *counters
+	clock                serviceClock
 	up, down             *limiter
 	uploaded, downloaded atomic.Int64
 
@@ -124,7 +125,7 @@ func New(o Options) (*Client, error) {
 		c.own, c.open = newBase(o.Uploads + o.Downloads + HandoverDownloads + SpareDownloads + metadataCalls)
 		base = c.own
 	}
-	var rt http.RoundTripper = observeTransport{base, c.log, o.Observe, c.status, c.counters}
+	var rt http.RoundTripper = observeTransport{base, c.log, o.Observe, c.status, c.counters, &c.clock}
 	rt = stallTransport{rt, o.IdleTimeout}
 	rt = slurpTransport{rt}
 	rt = newPace(rt, o.Uploads, o.Downloads)

@@ -89,6 +89,7 @@ type Error struct {
 	RequestID  string        // x-amzn-RequestId
 	NodeID     string        // info.nodeId of a 409
 	RetryAfter time.Duration // the header's, 0 when there was none
+	Unclear    bool          // of CreateFolder: this call, or an earlier try of it, may have made the folder
 	Err        error         // transport error, nil when there was an answer
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 )
 
 // NewNode describes a node to be made. API §6.6, §7.1.
@@ -130,44 +129,21 @@ func (c *Client) Root(ctx context.Context) (Node, error) {
 
 // CreateFolder makes a folder. ErrNameExists when the name is taken
 // (Error.NodeID, which may be a file), ErrBadParent when the parent is gone.
-// With a LocalID it is repeated after failures, and a conflict with the
-// folder that an earlier try of the same call made is success.
+// With a LocalID it is repeated after failures; Error.Unclear then tells that
+// the folder in the way may be the one that an earlier try made.
 func (c *Client) CreateFolder(ctx context.Context, n NewNode) (Node, error) {
 	cl := &call{op: "nodes.create", host: hostMetadata, ref: "nodes" + query("localId", n.LocalID), idempotent: n.LocalID != "", creates: true}
-	start := time.Now()
 	var made Node
 	err := c.exchange(ctx, cl, http.MethodPost, "", c.wire(n, Folder), &made)
-	if err != nil && cl.unclear {
-		if found, ok := c.madeBefore(ctx, n, err, time.Since(start)); ok {
-			c.counters.settled(cl.op)
-			return found, nil // not surely ours: it tells nothing about who we are
-		}
+	var e *Error
+	if errors.As(err, &e) {
+		e.Unclear = cl.unclear || e.Kind == ErrProtocol && e.Status/100 == 2
 	}
 	if err == nil {
 		c.learnOwner(made)
+		c.clock.made(made)
 	}
 	return made, err
-}
-
-// madeBefore looks whether the node in the way is the one an unclear try of
-// this very call made: the same folder in every respect, and not older than the call.
-func (c *Client) madeBefore(ctx context.Context, n NewNode, err error, took time.Duration) (Node, bool) {
-	var e *Error
-	if !errors.As(err, &e) || e.Status != http.StatusConflict || e.NodeID == "" {
-		return Node{}, false
-	}
-	got, gerr := c.Get(ctx, e.NodeID)
-	if gerr != nil || got.Kind != Folder || !got.Live() || got.Name != n.Name {
-		return Node{}, false
-	}
-	if n.ParentID != "" && !slices.Contains(got.Parents, n.ParentID) {
-		return Node{}, false
-	}
-	if owner := c.Owner(); owner != "" && got.CreatedBy != owner {
-		return Node{}, false
-	}
-	const clocks = time.Minute // between the service's machines and this one
-	return got, time.Since(got.Created) < took+clocks
 }
 
 // Rename gives the node another name in all its parents. ErrNameExists when

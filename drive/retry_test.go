@@ -262,20 +262,6 @@ func TestRepeatsThatFindTheWorkDone(t *testing.T) {
 		do     func(*Client) (Node, error)
 		fails  error
 	}{
-		{"create", "POST /meta/nodes", 409, `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"f"}}`, folder,
-			func(c *Client) (Node, error) {
-				return c.CreateFolder(bg, NewNode{Name: "n", ParentID: "p", LocalID: "l"})
-			}, nil},
-		{"create, somebody else's", "POST /meta/nodes", 409, `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"f"}}`,
-			map[string]any{"id": "f", "name": "n", "kind": "FOLDER", "status": "AVAILABLE", "parents": []string{"p"}, "createdBy": "you"},
-			func(c *Client) (Node, error) {
-				return c.CreateFolder(bg, NewNode{Name: "n", ParentID: "p", LocalID: "l"})
-			}, ErrNameExists},
-		{"create, an older one", "POST /meta/nodes", 409, `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"f"}}`,
-			map[string]any{"id": "f", "name": "n", "kind": "FOLDER", "status": "AVAILABLE", "parents": []string{"p"}, "createdBy": "me", "createdDate": "1999-12-01T00:00:00.000Z"},
-			func(c *Client) (Node, error) {
-				return c.CreateFolder(bg, NewNode{Name: "n", ParentID: "p", LocalID: "l"})
-			}, ErrNameExists},
 		{"rename with a tag", "PATCH /meta/nodes/f", 412, ``, folder,
 			func(c *Client) (Node, error) { return c.Rename(bg, "f", "n", "etag") }, nil},
 		{"rename, changed by others", "PATCH /meta/nodes/f", 412, ``, folder,
@@ -311,16 +297,42 @@ func TestRepeatsThatFindTheWorkDone(t *testing.T) {
 	}
 }
 
-func TestFirstConflictIsAConflict(t *testing.T) {
-	s, c := local(t, nil)
-	s.HandleFunc("POST /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, 409, `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"f"}}`)
-	})
-	_, err := c.CreateFolder(bg, NewNode{Name: "n", LocalID: "l"})
-	wantIs(t, err, ErrNameExists)
-	var e *Error
-	if errors.As(err, &e); e.NodeID != "f" {
-		t.Errorf("%+v", e)
+// A conflict says whether the folder in the way may be one that this call made.
+func TestCreateFolderUnclear(t *testing.T) {
+	const taken = `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"f"}}`
+	for _, tt := range []struct {
+		name    string
+		first   int // 0 = none
+		status  int
+		body    string
+		kind    error
+		unclear bool
+	}{
+		{"the first try", 0, 409, taken, ErrNameExists, false},
+		{"after one that was throttled", 429, 409, taken, ErrNameExists, false},
+		{"after one that was not answered", 504, 409, taken, ErrNameExists, true},
+		{"made, and not to be read", 0, 201, "<html>", ErrProtocol, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := local(t, nil)
+				first := tt.first
+				s.HandleFunc("POST /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
+					if first != 0 {
+						reply(w, first, nil)
+						first = 0
+						return
+					}
+					reply(w, tt.status, tt.body)
+				})
+				_, err := c.CreateFolder(bg, NewNode{Name: "n", LocalID: "l"})
+				wantIs(t, err, tt.kind)
+				var e *Error
+				if !errors.As(err, &e) || e.Unclear != tt.unclear || tt.status == 409 && e.NodeID != "f" {
+					t.Errorf("%+v", e)
+				}
+			})
+		})
 	}
 }
 

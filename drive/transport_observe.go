@@ -16,12 +16,16 @@ type observeTransport struct {
 	tell     func(Try) // nil = nobody
 	status   *status
 	counters *counters
+	clock    *serviceClock
 }
 
 func (t observeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c, ctx := callOf(req), req.Context()
 	start := time.Now()
 	resp, err := t.next.RoundTrip(req)
+	if err == nil {
+		t.clock.note(resp.Header)
+	}
 	if t.tell != nil {
 		try := Try{Op: c.op, Took: time.Since(start)}
 		if err == nil {

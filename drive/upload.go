@@ -50,6 +50,7 @@ func (c *Client) Upload(ctx context.Context, n NewNode, b Body) (Node, error) {
 	made, err := c.sendContent(ctx, cl, http.MethodPost, "", meta, b)
 	if err == nil {
 		c.learnOwner(made)
+		c.clock.made(made)
 	}
 	return made, err
 }

@@ -218,7 +218,13 @@ func appendSent(b []byte, v *Sent) []byte {
 	b = putTime(b, 5, v.At)
 	b = putTime(b, 6, v.Deadline)
 	b = putString(b, 7, v.ParentID)
-	return putString(b, 8, v.Name)
+	b = putString(b, 8, v.Name)
+	b = putUint(b, 9, uint64(max(v.Tries, 0)))
+	for _, x := range v.Earlier {
+		sum := putString(putInt(putUint(nil, 1, x.Gen), 2, x.Size), 3, x.MD5)
+		b = putBytes(b, 10, sum)
+	}
+	return putTime(b, 11, v.Began)
 }
 
 // fields walks over encoded fields; the first malformed one makes it fail.
@@ -462,6 +468,28 @@ func decodeSent(b []byte, ok *bool) *Sent {
 			v.ParentID = string(f.s)
 		case 8:
 			v.Name = string(f.s)
+		case 9:
+			v.Tries = int(f.v)
+		case 10:
+			v.Earlier = append(v.Earlier, decodeSum(f.s, ok))
+		case 11:
+			v.Began = f.time()
+		}
+	}
+	*ok = *ok && !f.bad
+	return v
+}
+
+func decodeSum(b []byte, ok *bool) (v Sum) {
+	f := fields{b: b}
+	for f.next() {
+		switch f.num {
+		case 1:
+			v.Gen = f.v
+		case 2:
+			v.Size = f.int()
+		case 3:
+			v.MD5 = string(f.s)
 		}
 	}
 	*ok = *ok && !f.bad

@@ -132,6 +132,21 @@ type Sent struct {
 	Deadline time.Time // look until then before sending again
 	ParentID string
 	Name     string
+
+	// Of earlier calls for the same node whose outcome was never known: how
+	// many went out, what those that went out whole held (the latest last, at
+	// most 8), and the service's date before the first of them or of this one;
+	// zero = not known.
+	Tries   int
+	Earlier []Sum
+	Began   time.Time
+}
+
+// Sum tells one content from another.
+type Sum struct {
+	Gen  uint64 // draft generation
+	Size int64
+	MD5  string // lower hex
 }
 
 // Clone returns a copy that shares nothing with e. A nil e gives nil.
@@ -155,6 +170,7 @@ func (e *Entry) Clone() *Entry {
 	c.Props = maps.Clone(e.Props)
 	if e.Sent != nil {
 		s := *e.Sent
+		s.Earlier = slices.Clone(s.Earlier)
 		c.Sent = &s
 	}
 	return &c

@@ -125,7 +125,8 @@ func full(ino uint64) *Entry {
 			BaseID: "node", BaseGen: 3, BaseLen: 1 << 40, BaseMD5: "0123"},
 		Props: map[string]string{"a": "b", "gone": ""},
 		Mode:  0o754, Mtime: time.Unix(-5e10, 1).UTC(), Created: at(5), LocalID: "local",
-		Sent:  &Sent{Gen: 5, Size: 6, MD5: "ff", Whole: true, At: at(1), Deadline: at(2), ParentID: "p", Name: "n"},
+		Sent: &Sent{Gen: 5, Size: 6, MD5: "ff", Whole: true, At: at(1), Deadline: at(2), ParentID: "p", Name: "n",
+			Tries: 2, Earlier: []Sum{{Gen: 3, Size: 4, MD5: "ee"}, {Gen: 4, MD5: "dd"}}, Began: at(3)},
 		Since: at(3), Due: at(4), Failed: "quota", FailedAt: at(6), Attempts: 3, RetryAt: at(7),
 	}
 }

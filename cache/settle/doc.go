@@ -57,5 +57,5 @@
 // # Lock order
 //
 // Settler.mu is a leaf: nothing is called while it is held. Run and the
-// workers hold no lock when they call Host, Remote or Journal.
+// workers hold no lock when they call Host, the drive or Journal.
 package settle

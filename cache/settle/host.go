@@ -2,35 +2,10 @@ package settle
 
 import (
 	"context"
-	"iter"
 
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 )
-
-// Remote is the part of *drive.Client that settling uses; see there for what
-// the calls promise.
-type Remote interface {
-	Get(ctx context.Context, id string) (drive.Node, error)
-	GetWithProperties(ctx context.Context, id string) (drive.Node, error)
-	Children(ctx context.Context, id string, withProps bool) iter.Seq2[drive.Node, error]
-	Find(ctx context.Context, parentID, name string) ([]drive.Node, error)
-	CreateFolder(ctx context.Context, n drive.NewNode) (drive.Node, error)
-	Upload(ctx context.Context, n drive.NewNode, b drive.Body) (drive.Node, error)
-	Overwrite(ctx context.Context, id, etag string, b drive.Body) (drive.Node, error)
-	Rename(ctx context.Context, id, newName, etag string) (drive.Node, error)
-	Move(ctx context.Context, id, fromParent, toParent string) (drive.Node, error)
-	AddParent(ctx context.Context, id, parent string) error
-	RemoveParent(ctx context.Context, id, parent string) error
-	SetProperty(ctx context.Context, id, key, value string) error
-	DeleteProperty(ctx context.Context, id, key string) error
-	Trash(ctx context.Context, id string) (drive.Node, error)
-	Restore(ctx context.Context, id string) (drive.Node, error)
-	Owner() string
-	SetOwner(name string)
-	State() drive.State
-	StateChanged() <-chan struct{}
-}
 
 // FolderState is what FolderID knows of a folder.
 type FolderState int

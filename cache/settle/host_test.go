@@ -604,7 +604,6 @@ func (h *memHost) view() (files map[string]uint64, folders []string) {
 }
 
 var _ Host = (*memHost)(nil)
-var _ Remote = (*drive.Client)(nil)
 
 func data(n int, seed byte) []byte {
 	b := bytes.Repeat([]byte("drivefs"), n/7+1)[:n]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
 )
 
 // ErrNotEmpty is why the removal of a folder is undone that holds something
@@ -72,7 +73,7 @@ func (o Options) withDefaults() Options {
 // safe for concurrent use; nothing happens until Run.
 type Settler struct {
 	j   *journal.Journal
-	r   Remote
+	r   *drive.Client
 	h   Host
 	o   Options
 	log *slog.Logger
@@ -118,7 +119,7 @@ type refusal struct {
 const refusalLife = 5 * time.Second
 
 // New prepares a Settler; it starts no goroutine.
-func New(j *journal.Journal, r Remote, h Host, o Options) *Settler {
+func New(j *journal.Journal, r *drive.Client, h Host, o Options) *Settler {
 	o = o.withDefaults()
 	return &Settler{
 		j: j, r: r, h: h, o: o, log: o.Logger,
