@@ -108,8 +108,8 @@ func (s *Store) madeAnew(ino uint64) {
 	if a.handed++; a.handed > anewMost {
 		return
 	}
-	e, _ := s.journal.Get(ino)
-	d, _ := s.journal.Get(old)
+	e, _ := s.journal.Clone(ino)
+	d, _ := s.journal.Clone(old)
 	id := d.NodeID
 	err := s.handOver(d, e)
 	if err == nil {
@@ -125,11 +125,11 @@ func (s *Store) madeAnew(ino uint64) {
 // mayHandOverLocked tells whether the removed file's node can still be the
 // new file's.
 func (s *Store) mayHandOverLocked(ino, old uint64) bool {
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if !ok || e.Folder || e.Removed || e.Open || e.Draft == nil || e.NodeID != "" || e.Sent != nil {
 		return false
 	}
-	d, ok := s.journal.Get(old)
+	d, ok := s.journal.Clone(old)
 	return ok && d.Removed && !d.Folder && d.NodeID != "" && d.Base != nil && !d.Base.Doubted() && d.Sent == nil &&
 		samePlace(&d.Place, &e.Place)
 }

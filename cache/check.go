@@ -24,7 +24,7 @@ func (s *Store) checkLocal(ctx context.Context) []error {
 	defer s.view.RUnlock()
 	errs = append(errs, s.journal.Check()...)
 	for _, ino := range s.journal.Inos() {
-		e, ok := s.journal.Get(ino)
+		e, ok := s.journal.Clone(ino)
 		if !ok {
 			continue
 		}

@@ -122,7 +122,7 @@ func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
 // dropContent takes the wish for content gen out of the entry of ino.
 func (s *Store) dropContent(ino, gen uint64) error {
 	s.view.Lock()
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if !ok || e.Draft == nil || e.Draft.Gen != gen {
 		s.view.Unlock()
 		return nil

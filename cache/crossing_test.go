@@ -321,9 +321,9 @@ func TestRenameOpenToAnotherCase(t *testing.T) {
 	if _, err := h.Write(t.Context(), []byte("open"), 0); err != nil {
 		t.Fatal(err)
 	}
-	closed, _ := w.s.journal.Get(e.Ino)
+	closed, _ := w.s.journal.Clone(e.Ino)
 	w.rename("/c", "/C")
-	now, ok := w.s.journal.Get(e.Ino)
+	now, ok := w.s.journal.Clone(e.Ino)
 	if !ok || now.Draft == nil || now.Draft.Gen != closed.Draft.Gen || now.Place.Name != "C" {
 		t.Errorf("in the journal: %+v, before %+v", now.Draft, closed.Draft)
 	}
@@ -369,10 +369,10 @@ func TestAnsweredBeforeTheOtherIsGone(t *testing.T) {
 	}
 	w.s.view.Lock()
 	err = w.s.putLocked(&journal.Entry{
-		Ino: ino, NodeID: n.ID, Since: time.Now(), Due: time.Now(),
-		Place: journal.Place{Parents: []uint64{root}, Name: "B", Shown: "B"},
-		Base: &journal.Base{Name: "B", Parents: n.Parents, Version: n.Version, ETag: n.ETag,
-			Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5},
+		Ino:    ino,
+		Intent: journal.Intent{Since: time.Now(), Due: time.Now(), Place: journal.Place{Parents: []uint64{root}, Name: "B", Shown: "B"}},
+		Progress: journal.Progress{NodeID: n.ID, Base: &journal.Base{Name: "B", Parents: n.Parents, Version: n.Version, ETag: n.ETag,
+			Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5}},
 	})
 	w.s.view.Unlock()
 	if err != nil {

@@ -54,7 +54,7 @@ func (h host) FolderID(ino uint64) (string, settle.FolderState) {
 	s := h.s
 	s.view.RLock()
 	defer s.view.RUnlock()
-	if e, ok := s.journal.Get(ino); ok {
+	if e, ok := s.journal.Clone(ino); ok {
 		switch {
 		case e.Removed:
 			return "", settle.Gone
@@ -81,7 +81,7 @@ func (h host) Hidden(ino uint64) bool {
 	if ino == root || !s.mirror.Complete() {
 		return false
 	}
-	if _, wished := s.journal.Get(ino); wished {
+	if _, wished := s.journal.Clone(ino); wished {
 		return false
 	}
 	if _, ok, err := s.mirror.Get(ino); err != nil || !ok || s.mirror.Reachable(ino) {
@@ -175,7 +175,7 @@ func (h host) Gone(nodeID string, version int64) error {
 // feed told of a later change meanwhile) that comes into view, with effects.
 func (h host) Done(ino, rev uint64) (bool, error) {
 	s := h.s
-	if e, has := s.journal.Get(ino); has && e.Rev == rev && e.Props != nil && e.NodeID != "" && !e.Removed {
+	if e, has := s.journal.Clone(ino); has && e.Rev == rev && e.Props != nil && e.NodeID != "" && !e.Removed {
 		// A synced write, and not under view: the entry still covers it.
 		if err := s.keepProps(e); err != nil {
 			return false, err
@@ -185,7 +185,7 @@ func (h host) Done(ino, rev uint64) (bool, error) {
 		return false, err
 	}
 	s.view.Lock()
-	_, has := s.journal.Get(ino)
+	_, has := s.journal.Clone(ino)
 	if !has {
 		s.view.Unlock()
 		return true, nil
@@ -249,7 +249,7 @@ func (s *Store) keepProps(e *journal.Entry) error {
 // not come under a Gen that was used already.
 func (s *Store) keepGen(ino, rev uint64) error {
 	s.view.RLock()
-	e, has := s.journal.Get(ino)
+	e, has := s.journal.Clone(ino)
 	gen, shown := s.gens[ino]
 	s.view.RUnlock()
 	if !has || !shown || e.Rev != rev || e.Folder || e.Removed || e.NodeID == "" || e.Base == nil {
@@ -353,7 +353,7 @@ func (h host) Conflict(ino uint64, why string) error {
 	s := h.s
 	s.view.Lock()
 	before, seen, err := s.inodeLocked(ino)
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if err != nil || !ok || e.Removed {
 		s.view.Unlock()
 		return err
@@ -445,7 +445,7 @@ func (h host) Lost(ino uint64, why string) error {
 	s := h.s
 	s.view.Lock()
 	defer s.view.Unlock()
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if !ok || e.NodeID == "" {
 		return nil
 	}
@@ -473,7 +473,7 @@ func (h host) Notice(ino uint64, what string) {
 func (h host) Undo(ino, rev uint64, why error) (bool, error) {
 	s := h.s
 	s.view.Lock()
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if !ok || e.Rev != rev {
 		s.view.Unlock()
 		return false, nil
@@ -558,7 +558,7 @@ func (h host) ParentGone(ino uint64) error {
 	defer func() { s.emit(es) }()
 	s.view.Lock()
 	defer s.view.Unlock()
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if !ok || e.Removed {
 		return nil
 	}
@@ -645,9 +645,9 @@ func (s *Store) remakeLocked(dir uint64, depth int) (uint64, error) {
 	}
 	now := time.Now()
 	e := &journal.Entry{
-		Ino: ino, Folder: true, Mtime: now, Created: now,
-		Place:   journal.Place{Parents: []uint64{parent}, Name: name, Shown: shown},
-		LocalID: uuid.NewString(), Since: now, Due: now,
+		Ino: ino, Folder: true,
+		Intent:   journal.Intent{Mtime: now, Created: now, Place: journal.Place{Parents: []uint64{parent}, Name: name, Shown: shown}, Since: now, Due: now},
+		Progress: journal.Progress{LocalID: uuid.NewString()},
 	}
 	if err := s.putLocked(e); err != nil {
 		return 0, err

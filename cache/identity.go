@@ -88,7 +88,7 @@ func (s *Store) bindWish(e *journal.Entry) error {
 		}
 		if f.Ino != e.Ino {
 			// Another wish may have it, or another node by now.
-			if _, wished := s.journal.Get(f.Ino); wished {
+			if _, wished := s.journal.Clone(f.Ino); wished {
 				continue
 			}
 			if _, taken, err := s.mirror.Get(f.Ino); err != nil || taken {

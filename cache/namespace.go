@@ -53,9 +53,9 @@ func (s *Store) wishFolder(dir uint64, driveName, shown string, mode uint32) (*j
 	}
 	now := time.Now()
 	e := &journal.Entry{
-		Ino: ino, Folder: true, Mode: mode, Mtime: now, Created: now,
-		Place:   journal.Place{Parents: []uint64{dir}, Name: driveName, Shown: shown},
-		LocalID: uuid.NewString(), Since: now, Due: now,
+		Ino: ino, Folder: true,
+		Intent:   journal.Intent{Mode: mode, Mtime: now, Created: now, Place: journal.Place{Parents: []uint64{dir}, Name: driveName, Shown: shown}, Since: now, Due: now},
+		Progress: journal.Progress{LocalID: uuid.NewString()},
 	}
 	if mode != 0 {
 		e.Props = withAttrProp(nil, time.Time{}, mode)
@@ -157,9 +157,9 @@ func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode, thr
 	}
 	now := time.Now()
 	e := &journal.Entry{
-		Ino: ino, Mode: mode, Mtime: now, Created: now, Open: true,
-		Place:   journal.Place{Parents: []uint64{dir}, Name: driveName, Shown: shown},
-		LocalID: uuid.NewString(), Since: now, Due: now,
+		Ino:      ino,
+		Intent:   journal.Intent{Mode: mode, Mtime: now, Created: now, Open: true, Place: journal.Place{Parents: []uint64{dir}, Name: driveName, Shown: shown}, Since: now, Due: now},
+		Progress: journal.Progress{LocalID: uuid.NewString()},
 	}
 	s.view.Lock()
 	defer s.view.Unlock()

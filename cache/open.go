@@ -400,7 +400,7 @@ func (f *file) wish(st *journal.DraftState) error {
 	s := f.s
 	s.view.Lock()
 	defer s.view.Unlock()
-	_, had := s.journal.Get(f.ino)
+	_, had := s.journal.Clone(f.ino)
 	e, err := s.wishLocked(f.ino)
 	switch {
 	case errors.Is(err, ErrNotExist):
@@ -408,8 +408,9 @@ func (f *file) wish(st *journal.DraftState) error {
 		// edit wins a node of its own (P3).
 		p := f.place.Load()
 		e = &journal.Entry{
-			Ino: f.ino, Place: journal.Place{Parents: slices.Clone(p.Parents), Name: p.Name, Shown: p.Shown},
-			Created: f.opened.Created, Mode: f.opened.Mode, LocalID: uuid.NewString(), Since: time.Now(),
+			Ino:      f.ino,
+			Intent:   journal.Intent{Place: journal.Place{Parents: slices.Clone(p.Parents), Name: p.Name, Shown: p.Shown}, Created: f.opened.Created, Mode: f.opened.Mode, Since: time.Now()},
+			Progress: journal.Progress{LocalID: uuid.NewString()},
 		}
 		s.events.add("edit", p.Shown, "was taken off the drive while it was edited here; it comes back with the local content")
 	case err != nil:

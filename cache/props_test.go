@@ -39,7 +39,7 @@ func TestPropsComeWithTheAnswer(t *testing.T) {
 	if err != nil || !ok || !maps.Equal(r.Props, props) || r.PropsVersion != r.Version {
 		t.Fatal(r, ok, err)
 	}
-	e := &journal.Entry{Ino: ino, NodeID: n.ID, Props: props, Base: &journal.Base{Version: r.Version}}
+	e := &journal.Entry{Ino: ino, Intent: journal.Intent{Props: props}, Progress: journal.Progress{NodeID: n.ID, Base: &journal.Base{Version: r.Version}}}
 	if !knows(&r, e) {
 		t.Errorf("the answer's properties would be written again: %+v", r)
 	}
@@ -63,7 +63,7 @@ func TestChangedPropsAreKept(t *testing.T) {
 		"of a former version": {func(r *mirror.Record, _ *journal.Entry) { r.Version = 2 }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, e, b := r, &journal.Entry{Props: map[string]string{"a": "1"}}, *base
+			r, e, b := r, &journal.Entry{Intent: journal.Intent{Props: map[string]string{"a": "1"}}}, *base
 			e.Base = &b
 			c.edit(&r, e)
 			if got := knows(&r, e); got != c.want {
@@ -96,7 +96,7 @@ func TestListingBeforeProps(t *testing.T) {
 		t.Fatal(err)
 	}
 	props := map[string]string{propAttr: "p=0640"}
-	e := &journal.Entry{Ino: ino, NodeID: n.ID, Props: props, Base: &journal.Base{Version: listed.Version}}
+	e := &journal.Entry{Ino: ino, Intent: journal.Intent{Props: props}, Progress: journal.Progress{NodeID: n.ID, Base: &journal.Base{Version: listed.Version}}}
 	if err := w.s.keepProps(e); err != nil {
 		t.Fatal(err)
 	}

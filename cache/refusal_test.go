@@ -265,7 +265,7 @@ func TestUndoneRemovalOfATakenName(t *testing.T) {
 	}
 	w.s.settler.Pause(true)
 	w.rename("/b", "/a")
-	e, ok := w.s.journal.Get(a.Ino)
+	e, ok := w.s.journal.Clone(a.Ino)
 	if !ok || !e.Removed {
 		t.Fatalf("what was replaced: %+v", e)
 	}
@@ -302,7 +302,7 @@ func TestUndoneRemovalUnderTemporaryName(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.poll()
-	e, ok := w.s.journal.Get(f.Ino)
+	e, ok := w.s.journal.Clone(f.Ino)
 	if !ok || !e.Removed {
 		t.Fatalf("the removal: %+v", e)
 	}

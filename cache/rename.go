@@ -69,7 +69,7 @@ func (r *replaced) unsent() bool { return r != nil && r.before != nil && r.befor
 // drive refused the rename itself.
 func (s *Store) bringBack(ctx context.Context, r *replaced) {
 	s.view.Lock()
-	e, waiting := s.journal.Get(r.ino)
+	e, waiting := s.journal.Clone(r.ino)
 	var err error
 	switch {
 	case !waiting || e.Rev != r.rev:
@@ -182,7 +182,7 @@ func (s *Store) rename(odir uint64, oname string, ndir uint64, driveName, shown 
 				return nil, nil, nil, err
 			}
 		}
-		dstBefore, _ = s.journal.Get(dst.ino)
+		dstBefore, _ = s.journal.Clone(dst.ino)
 		handed, more, err := s.replaceLocked(e, &src, &dst, ndir, clean)
 		if err != nil {
 			return nil, nil, nil, err

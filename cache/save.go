@@ -121,7 +121,7 @@ func (s *Store) heirLocked(n *inode) *journal.Entry {
 	if !ok || heir.Folder || heir.Open || heir.NodeID != "" || heir.Sent != nil {
 		return nil // a new file that was never closed is gone after a crash, and could not be the backup's end
 	}
-	return heir
+	return heir.Clone()
 }
 
 // movedFor is how long a moved file is remembered as what an editor may have

@@ -106,7 +106,7 @@ func (s *Store) failures() []Failure {
 func (s *Store) wishPath(ino uint64) string {
 	s.view.RLock()
 	defer s.view.RUnlock()
-	e, ok := s.journal.Get(ino)
+	e, ok := s.journal.Clone(ino)
 	if !ok {
 		return s.pathLocked(ino)
 	}

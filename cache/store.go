@@ -280,7 +280,7 @@ func (s *Store) walk(ctx context.Context, ino uint64, path string) (uint64, erro
 // without a node has none.
 func (s *Store) layWishes() error {
 	for _, ino := range s.journal.Inos() {
-		e, ok := s.journal.Get(ino)
+		e, ok := s.journal.Clone(ino)
 		if !ok {
 			continue
 		}

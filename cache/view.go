@@ -100,7 +100,7 @@ func (s *Store) fromEntryLocked(e *journal.Entry) (inode, error) {
 // inodeLocked is the view of ino; ok=false when there is nothing to see: it
 // was never known, is removed here, or gone from the drive.
 func (s *Store) inodeLocked(ino uint64) (n inode, ok bool, err error) {
-	if e, has := s.journal.Get(ino); has {
+	if e, has := s.journal.Clone(ino); has {
 		if e.Removed {
 			return inode{}, false, nil
 		}
@@ -418,7 +418,7 @@ func (s *Store) baseOf(r *mirror.Record) (*journal.Base, error) {
 // wishLocked is the journal's entry of ino to be changed and Put: the one
 // that is open, or a new one that wishes for what there is.
 func (s *Store) wishLocked(ino uint64) (*journal.Entry, error) {
-	if e, ok := s.journal.Get(ino); ok {
+	if e, ok := s.journal.Clone(ino); ok {
 		return e, nil
 	}
 	r, ok, err := s.mirror.Get(ino)
@@ -437,10 +437,9 @@ func (s *Store) wishLocked(ino uint64) (*journal.Entry, error) {
 	}
 	n := fromRecord(&r)
 	return &journal.Entry{
-		Ino: ino, Folder: r.Folder, NodeID: r.ID, Base: b,
-		Place: journal.Place{Parents: slices.Clone(r.Parents), Name: r.Name, Shown: r.Shown},
-		Mode:  n.mode, Mtime: n.mtime, Created: n.created,
-		Since: time.Now(),
+		Ino: ino, Folder: r.Folder,
+		Intent:   journal.Intent{Place: journal.Place{Parents: slices.Clone(r.Parents), Name: r.Name, Shown: r.Shown}, Mode: n.mode, Mtime: n.mtime, Created: n.created, Since: time.Now()},
+		Progress: journal.Progress{NodeID: r.ID, Base: b},
 	}, nil
 }
 

@@ -137,7 +137,7 @@ func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]b
 		return nil, ErrNoAttr
 	}
 	s.view.RLock()
-	e, _ := s.journal.Get(ino)
+	e, _ := s.journal.Clone(ino)
 	props := s.propsLocked(ino, e)
 	s.view.RUnlock()
 	if v, ok := props[key]; ok {
@@ -271,7 +271,7 @@ func (s *Store) Listxattr(ctx context.Context, ino, gen uint64) ([]string, error
 		}
 		return nil, err
 	}
-	e, _ := s.journal.Get(ino)
+	e, _ := s.journal.Clone(ino)
 	var names []string
 	for k := range s.propsLocked(ino, e) {
 		if n, ok := xattrName(k); ok {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -52,6 +53,14 @@ func (j *Journal) Check() []error {
 	}
 	for id := range j.index.nodes.more {
 		bad("node %s has several inodes", id)
+	}
+	if !maps.Equal(want.vacated.one, j.index.vacated.one) {
+		bad("the vacated places are not those of the entries")
+	}
+	for ino, u := range j.unwritten {
+		if u.records <= 0 {
+			bad("inode %d: %d unwritten records", ino, u.records)
+		}
 	}
 	for _, ino := range j.index.inos.all() {
 		for _, err := range j.checkEntry(j.index.items[ino]) {

@@ -58,12 +58,16 @@ const (
 	fRetryAt
 	fSynced // the content that is on the disk, when it is not the entry's
 	fFolder
+	fOrder
+	fVacatedDir
+	fVacatedName
 )
 
 const (
 	entryFolder = 1 << iota
 	entryRemoved
 	entryOpen
+	entryTrashed
 )
 
 func putUint(b []byte, field int, v uint64) []byte {
@@ -128,7 +132,7 @@ func appendEntry(b []byte, e *Entry) []byte {
 	for _, f := range []struct {
 		on  bool
 		bit uint64
-	}{{e.Folder, entryFolder}, {e.Removed, entryRemoved}, {e.Open, entryOpen}} {
+	}{{e.Folder, entryFolder}, {e.Removed, entryRemoved}, {e.Open, entryOpen}, {e.Trashed, entryTrashed}} {
 		if f.on {
 			flags |= f.bit
 		}
@@ -173,7 +177,10 @@ func appendEntry(b []byte, e *Entry) []byte {
 	b = putString(b, fFailed, e.Failed)
 	b = putTime(b, fFailedAt, e.FailedAt)
 	b = putInt(b, fAttempts, int64(e.Attempts))
-	return putTime(b, fRetryAt, e.RetryAt)
+	b = putTime(b, fRetryAt, e.RetryAt)
+	b = putUint(b, fOrder, e.Order)
+	b = putUint(b, fVacatedDir, e.Vacated.Dir)
+	return putString(b, fVacatedName, e.Vacated.Name)
 }
 
 func appendBase(b []byte, v *Base) []byte {
@@ -322,6 +329,7 @@ func decodeEntry(b []byte) (e *Entry, synced *DraftState, ok bool) {
 			e.Folder = f.v&entryFolder != 0
 			e.Removed = f.v&entryRemoved != 0
 			e.Open = f.v&entryOpen != 0
+			e.Trashed = f.v&entryTrashed != 0
 		case fNodeID:
 			e.NodeID = string(f.s)
 		case fBase:
@@ -364,6 +372,12 @@ func decodeEntry(b []byte) (e *Entry, synced *DraftState, ok bool) {
 			e.Attempts = int(f.int())
 		case fRetryAt:
 			e.RetryAt = f.time()
+		case fOrder:
+			e.Order = f.v
+		case fVacatedDir:
+			e.Vacated.Dir = f.v
+		case fVacatedName:
+			e.Vacated.Name = string(f.s)
 		case fSynced:
 			synced = decodeDraft(f.s, &ok)
 		}

@@ -93,12 +93,13 @@ func (j *Journal) behind() bool {
 // the committer and, after it has ended, Close call it.
 func (j *Journal) fold() error {
 	j.mu.Lock()
-	ver, seq, maxIno, reserved := j.ver, j.seq, j.maxIno, j.reserved
-	dirty := j.dirty
-	if j.foldedVer == ver {
+	if j.foldedVer == j.ver {
 		j.mu.Unlock()
 		return nil
 	}
+	j.becomeWriterLocked() // so that the tail is not turned under a write
+	ver, seq, maxIno, reserved := j.ver, j.seq, j.maxIno, j.reserved
+	dirty := j.dirty
 	j.dirty = make(map[uint64]struct{})
 	j.reserved = false
 	type row struct {
@@ -108,13 +109,14 @@ func (j *Journal) fold() error {
 	}
 	rows := make([]row, 0, len(dirty))
 	for ino := range dirty {
-		r := row{ino: ino, e: j.index.items[ino]}
-		if r.e != nil {
-			r.synced = j.proven[ino]
+		r := row{ino, j.index.items[ino], j.proven[ino]}
+		if u := j.unwritten[ino]; u != nil {
+			r.e, r.synced = u.e, u.synced
 		}
 		rows = append(rows, r)
 	}
 	j.tail.turn()
+	j.endWriteLocked()
 	j.mu.Unlock()
 
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.ino, b.ino) })

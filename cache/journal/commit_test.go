@@ -132,7 +132,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for i := range uint64(60) {
 				ino := 10 + w*1000 + i%7
-				e, ok := j.Get(ino)
+				e, ok := j.Clone(ino)
 				if !ok {
 					e = file1(ino, fmt.Sprint("f", ino))
 				}

@@ -214,7 +214,7 @@ func TestDamagedDrafts(t *testing.T) {
 			t.Fatal(err)
 		}
 		j = open(t, Options{Dir: dir})
-		got, ok := j.Get(10)
+		got, ok := j.Clone(10)
 		if !ok || got.Draft != nil || got.Place.Name != "renamed" || got.Rev <= e.Rev {
 			t.Errorf("%+v", got)
 		}

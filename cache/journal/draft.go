@@ -30,6 +30,7 @@ type Draft struct {
 	refs   int    // handles and snapshots
 	birth  uint64 // of the file in use; changed with mu held as well
 	orphan bool   // the file has no name and belongs to no entry any more
+	kept   bool   // its content was to be recorded, and could not
 
 	synced atomic.Uint64 // largest generation whose bytes are on the disk
 	dirty  atomic.Bool   // written under mu; Journal.Close and Draft.Close look without it
@@ -45,7 +46,7 @@ type Draft struct {
 	base      DraftState  // Limit and the Base fields
 	committed *DraftState // last committed generation, never modified; nil = none
 	touched   bool        // its bytes were changed since
-	before    undo        // what Abort returns to
+	before    *undo       // what Abort returns to
 	writes    uint64      // changes so far
 	syncedAt  uint64      // writes that are on the disk
 	watchers  []watcher
@@ -73,9 +74,11 @@ func (d *Draft) unwatchLocked(w watcher) {
 
 // undo is the state before a Commit.
 type undo struct {
+	gen       uint64 // that it gave
+	idle      bool   // it changed nothing
 	committed *DraftState
 	touched   bool
-	valid     bool
+	before    *undo // of the Commit before, when that may not be written
 }
 
 // OpenDraft opens the draft of an inode. When one is open it is shared, and
@@ -546,12 +549,18 @@ func (d *Draft) genLocked() uint64 {
 func (d *Draft) Commit() DraftState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.dirty.Load() {
-		d.before = undo{} // an Abort of this changes nothing
-		return d.stateLocked(d.genLocked())
+	dirty := d.dirty.Load()
+	gen, unwritten := d.j.nextGen(d.ino, dirty)
+	if !unwritten {
+		d.before = nil // what was committed before is written
 	}
-	st := d.stateLocked(d.j.nextGen())
-	d.before = undo{d.committed, d.touched, true}
+	if !dirty {
+		st := d.stateLocked(d.genLocked())
+		d.before = &undo{gen: st.Gen, idle: true, before: d.before}
+		return st
+	}
+	st := d.stateLocked(gen)
+	d.before = &undo{st.Gen, false, d.committed, d.touched, d.before}
 	d.committed, d.touched = &st, false
 	d.dirty.Store(false)
 	if d.syncedAt == d.writes && d.writes > 0 {
@@ -577,18 +586,23 @@ func (d *Draft) stateLocked(gen uint64) DraftState {
 	return st
 }
 
-// Abort takes a Commit back whose state could not be Put: the draft is dirty
-// again, and the generation before stays the one that can be sent. It does
-// nothing when another Commit came after.
+// Abort takes a Commit back whose state could not be appended or written: the
+// draft is dirty again, and the generation before is the one that can be sent.
+// Of several, the newest is taken back first; it does nothing when another
+// Commit came after.
 func (d *Draft) Abort(st DraftState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if st.Gen != d.genLocked() || !d.before.valid {
+	u := d.before
+	if u == nil || u.gen != st.Gen || st.Gen != d.genLocked() {
+		return
+	}
+	d.before = u.before
+	if u.idle {
 		return
 	}
 	// What changed below the later size may have changed below the earlier.
-	d.committed, d.touched = d.before.committed, d.before.touched || d.touched
-	d.before = undo{}
+	d.committed, d.touched = u.committed, u.touched || d.touched
 	d.dirty.Store(true)
 }
 
@@ -638,6 +652,9 @@ func (j *Journal) provenBy(d *Draft, st *DraftState) {
 	}
 	j.proven[d.ino] = st
 	j.proven[d.ino] = j.provenFor(e)
+	if u := j.unwritten[d.ino]; u != nil && contentGen(u.e) >= st.Gen {
+		u.synced = st
+	}
 	j.noteUnprovenLocked(e)
 	j.dirty[d.ino] = struct{}{}
 	j.bumpLocked()
@@ -658,17 +675,19 @@ func (d *Draft) Close() error {
 		return fmt.Errorf("journal: draft of inode %d closed twice: %w", d.ino, os.ErrClosed)
 	}
 	if !d.orphan {
-		e := j.index.items[d.ino]
-		if d.dirty.Load() && e != nil && e.Draft != nil && !j.closed {
-			// A wish stands for this file, and its bytes were changed without
-			// a Commit that reached the journal: only this Draft knows which.
-			return nil
-		}
-		delete(j.drafts, d.ino)
 		j.tidyLocked(d.ino)
+		return nil
 	}
 	if err := d.f.Close(); err != nil {
 		return fmt.Errorf("journal: close draft: %w", err)
 	}
 	return nil
+}
+
+// neededBy reports whether the Draft must be kept open without a handle: its
+// bytes were changed without a Commit that reached the journal, so only this
+// Draft knows which, and e wishes for its file or nothing but the log was at
+// fault.
+func (d *Draft) neededBy(e *Entry) bool {
+	return d.dirty.Load() && (d.kept || contentGen(e) != 0) && !d.j.closed
 }

@@ -148,7 +148,7 @@ func TestDiskFull(t *testing.T) {
 	if !d.Dirty() {
 		t.Error("not dirty after Abort")
 	}
-	if _, ok := j.Get(11); ok {
+	if _, ok := j.Clone(11); ok {
 		t.Error("a Put that failed is visible")
 	}
 	if got := readBack(t, j, 10); got != "closed content" {
@@ -300,7 +300,7 @@ func TestAbortOfNothingNew(t *testing.T) {
 	d := must(j.OpenDraft(10, nil))
 	defer d.Close()
 	must(d.WriteAt([]byte("R"), 0))
-	e, _ := j.Get(10)
+	e, _ := j.Clone(10)
 	st := commitTo(t, j, d, e)
 	d.Abort(d.Commit()) // a Put of other fields failed
 	if d.Dirty() {

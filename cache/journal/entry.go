@@ -8,28 +8,29 @@ import (
 
 // Entry is the state one inode should have on the drive and does not have
 // yet. The journal keeps at most one entry per inode: a later change of the
-// same inode replaces the wish, it does not queue behind it. That makes the
+// same inode replaces the intent, it does not queue behind it. That makes the
 // queue short, replay after a crash a no-op, and a file that was created,
 // renamed and removed again cost nothing.
 type Entry struct {
 	Ino    uint64
-	Rev    uint64 // local changes so far; Put makes it grow, settling does not
+	Rev    uint64 // local changes so far; Append makes it grow, progress does not
+	Order  uint64 // set by the journal: the larger one's intent was recorded later
 	Folder bool
 
-	// NodeID is the node that stands for the inode on the drive, "" while
-	// there is none. Base is what the drive said of it when the local change
-	// began; nil exactly when NodeID is "".
-	NodeID string
-	Base   *Base
+	Intent
+	Progress
+}
 
-	// Folders are nodes that the inode numbers in Place stand for, as far as
-	// somebody knew. Numbers that Place does not name (any more) are no harm.
-	Folders []FolderID
-
+// Intent is what the user wants. Its one writer is the tree above.
+type Intent struct {
 	// What should be. Removed wins over everything else: the node belongs in
 	// the drive's trash, and an inode without a node just ends.
 	Place   Place
 	Removed bool
+
+	// Vacated is the place that a removed file gave up: whoever takes it
+	// next may take over the node.
+	Vacated Vacated
 
 	// Draft is the content that should be on the drive; nil when the
 	// content is not to be changed.
@@ -50,6 +51,23 @@ type Entry struct {
 	// mount, and is not sent; after a crash its bytes are set aside.
 	Open bool
 
+	Since time.Time // of the oldest change that is not on the drive
+	Due   time.Time // not before: the settling time of design §5 and §6
+}
+
+// Progress is what the write-back has learned. Its one writer is the
+// write-back.
+type Progress struct {
+	// NodeID is the node that stands for the inode on the drive, "" while
+	// there is none. Base is what the drive said of it when the local change
+	// began; nil exactly when NodeID is "".
+	NodeID string
+	Base   *Base
+
+	// Folders are nodes that the inode numbers in Place stand for, as far as
+	// is known. Numbers that Place does not name (any more) are no harm.
+	Folders []FolderID
+
 	// LocalID makes a repeated POST find the node of the first one (API
 	// §6.6). It is made with the entry and stays through generations: what a
 	// broken upload of an earlier one left behind is recognised by it.
@@ -59,14 +77,20 @@ type Entry struct {
 	// before anything is sent again (API §13.2). Nil normally.
 	Sent *Sent
 
-	Since time.Time // of the oldest change that is not on the drive
-	Due   time.Time // not before: the settling time of design §5 and §6
+	// Trashed: the node is in the drive's trash by our doing.
+	Trashed bool
 
 	// Failed is the last refusal, for status; "" when there was none.
 	Failed   string
 	FailedAt time.Time
 	Attempts int       // failures in a row
 	RetryAt  time.Time // not before, after a failure
+}
+
+// Vacated is a place that was given up. The zero Vacated is none.
+type Vacated struct {
+	Dir  uint64 // inode number of the folder
+	Name string // as drive.Fold gives it
 }
 
 // Base is what the drive had when a local change began, and what the settler

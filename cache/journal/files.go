@@ -33,12 +33,15 @@ func (j *Journal) draftPath(ino, birth uint64) string {
 	return j.path(draftsDir, draftName(ino, birth))
 }
 
-// nextGen gives out a generation.
-func (j *Journal) nextGen() uint64 {
+// nextGen gives out a generation, a new one if need be. unwritten: there are
+// changes of the inode's entry that the log does not have.
+func (j *Journal) nextGen(ino uint64, need bool) (gen uint64, unwritten bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.gen++
-	return j.gen
+	if need {
+		j.gen++
+	}
+	return j.gen, j.unwritten[ino] != nil
 }
 
 // making is a draft file that is being made with mu given up. Its inode has
@@ -121,11 +124,12 @@ func (j *Journal) forgetLocked(ino, birth uint64) {
 }
 
 // Part parts an open draft that no entry wishes for from its inode: handles
-// go on, and a later OpenDraft begins anew.
+// go on, and a later OpenDraft begins anew. It does nothing while a change of
+// the entry is not Written.
 func (j *Journal) Part(ino uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if e := j.index.items[ino]; e != nil && e.Draft != nil {
+	if e := j.index.items[ino]; (e != nil && e.Draft != nil) || j.unwritten[ino] != nil {
 		return
 	}
 	j.orphanLocked(ino)
@@ -146,20 +150,24 @@ func (j *Journal) orphanLocked(ino uint64) {
 	}
 }
 
-// tidyLocked sorts out the files of an inode that neither its entry nor an
-// open draft needs. They are unlinked when the database says the same: after
-// a power failure it is the database's entry that looks for its file.
+// tidyLocked closes the draft of an inode that has no handle any more, and
+// sorts out the files that neither the entry nor an open draft needs. They are
+// unlinked when the database says the same: after a power failure it is the
+// database's entry that looks for its file. Nothing is done as long as the
+// entry may be taken back.
 func (j *Journal) tidyLocked(ino uint64) {
+	if j.unwritten[ino] != nil {
+		return
+	}
+	e, d := j.index.items[ino], j.drafts[ino]
+	if d != nil && d.refs == 0 && !d.neededBy(e) {
+		delete(j.drafts, ino)
+		_ = d.f.Close() // what is wanted of it is in the file
+		d = nil
+	}
 	births := j.files[ino]
 	if len(births) == 0 || j.closed {
 		return // when closed, the directory may be another process's by now
-	}
-	e, d := j.index.items[ino], j.drafts[ino]
-	if d != nil && d.refs == 0 && (e == nil || e.Draft == nil) {
-		// Kept open for a wish that is gone.
-		delete(j.drafts, ino)
-		_ = d.f.Close() // nobody wants what is in it
-		d = nil
 	}
 	var kept []uint64
 	for _, b := range births {

@@ -290,3 +290,6 @@ func (l lazyFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) 
 type lazyFile struct{ file }
 
 func (lazyFile) Datasync() error { return nil }
+
+// isLog reports whether name is a file of the log.
+func isLog(name string) bool { return slices.Contains(tailNames[:], filepath.Base(name)) }

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/drivefs/drivefs/drive"
@@ -9,11 +10,12 @@ import (
 // index is the entries in memory, findable in every way the journal is asked
 // for them. Entries in it are never modified, only replaced.
 type index struct {
-	items map[uint64]*Entry
-	inos  inoSet
-	nodes multimap[string]
-	dirs  map[uint64]*dirIndex
-	bytes int64 // that content wishes are waiting to send
+	items   map[uint64]*Entry
+	inos    inoSet
+	nodes   multimap[string]
+	vacated multimap[Vacated] // of the removed ones
+	dirs    map[uint64]*dirIndex
+	bytes   int64 // that content intents are waiting to send
 }
 
 // dirIndex is what is shown in one directory.
@@ -30,8 +32,10 @@ func newIndex() index {
 func (x *index) set(ino uint64, e *Entry) {
 	if old := x.items[ino]; old != nil {
 		x.bytes -= pendingBytes(old)
-		x.nodes.remove(old.NodeID, ino)
-		if !old.Removed {
+		x.nodes.remove(old.NodeID, ino, x.items)
+		if old.Removed {
+			x.vacated.remove(old.Vacated, ino, x.items)
+		} else {
 			x.unlink(old)
 		}
 	}
@@ -44,10 +48,13 @@ func (x *index) set(ino uint64, e *Entry) {
 	x.inos.add(ino)
 	x.bytes += pendingBytes(e)
 	if e.NodeID != "" {
-		x.nodes.add(e.NodeID, ino)
+		x.nodes.add(e.NodeID, ino, x.items)
 	}
-	if !e.Removed {
+	switch {
+	case !e.Removed:
 		x.link(e)
+	case e.Vacated.Dir != 0:
+		x.vacated.add(e.Vacated, ino, x.items)
 	}
 }
 
@@ -60,7 +67,7 @@ func (x *index) link(e *Entry) {
 			x.dirs[p] = d
 		}
 		d.inos.add(e.Ino)
-		d.names.add(name, e.Ino)
+		d.names.add(name, e.Ino, x.items)
 	}
 }
 
@@ -72,7 +79,7 @@ func (x *index) unlink(e *Entry) {
 			continue // the same parent was named twice
 		}
 		d.inos.remove(e.Ino)
-		d.names.remove(name, e.Ino)
+		d.names.remove(name, e.Ino, x.items)
 		if d.inos.len() == 0 {
 			delete(x.dirs, p)
 		}
@@ -87,10 +94,11 @@ func pendingBytes(e *Entry) int64 {
 }
 
 // multimap maps a key to inode numbers. Nearly always it is one; two happen
-// between the steps of a rename. The one added last is the answer.
+// between the steps of a rename. The one whose intent was recorded last is the
+// answer, so taking a change back brings the former answer back.
 type multimap[K comparable] struct {
 	one  map[K]uint64
-	more map[K][]uint64 // the earlier ones
+	more map[K][]uint64 // the others
 }
 
 func (m *multimap[K]) get(k K) (uint64, bool) {
@@ -98,23 +106,30 @@ func (m *multimap[K]) get(k K) (uint64, bool) {
 	return ino, ok
 }
 
-func (m *multimap[K]) add(k K, ino uint64) {
+// add files ino, whose entry is in items, under k.
+func (m *multimap[K]) add(k K, ino uint64, items map[uint64]*Entry) {
 	if m.one == nil {
 		m.one = make(map[K]uint64)
 	}
 	old, ok := m.one[k]
-	m.one[k] = ino
 	if !ok || old == ino {
+		m.one[k] = ino
 		return
 	}
+	if items[ino].Order < items[old].Order {
+		ino, old = old, ino
+	}
+	m.one[k] = ino
 	if m.more == nil {
 		m.more = make(map[K][]uint64)
 	}
-	rest := slices.DeleteFunc(m.more[k], func(i uint64) bool { return i == ino })
-	m.more[k] = append(rest, old)
+	if !slices.Contains(m.more[k], old) {
+		m.more[k] = append(m.more[k], old)
+	}
 }
 
-func (m *multimap[K]) remove(k K, ino uint64) {
+// remove takes ino out from under k; items has the entries of the others.
+func (m *multimap[K]) remove(k K, ino uint64, items map[uint64]*Entry) {
 	rest := m.more[k]
 	switch cur, ok := m.one[k]; {
 	case !ok:
@@ -122,8 +137,9 @@ func (m *multimap[K]) remove(k K, ino uint64) {
 	case cur != ino:
 		rest = slices.DeleteFunc(rest, func(i uint64) bool { return i == ino })
 	case len(rest) > 0:
-		m.one[k] = rest[len(rest)-1]
-		rest = rest[:len(rest)-1]
+		last := slices.MaxFunc(rest, func(a, b uint64) int { return cmp.Compare(items[a].Order, items[b].Order) })
+		m.one[k] = last
+		rest = slices.DeleteFunc(rest, func(i uint64) bool { return i == last })
 	default:
 		delete(m.one, k)
 	}

@@ -107,26 +107,43 @@ func TestInoSetAgainstMap(t *testing.T) {
 }
 
 func TestMultimapAnswersTheLast(t *testing.T) {
+	items := map[uint64]*Entry{}
+	order := uint64(0)
 	var m multimap[string]
-	m.add("a", 1)
-	m.add("a", 2)
-	m.add("a", 3)
-	m.add("a", 1)
+	add := func(k string, ino uint64) {
+		order++
+		m.remove(k, ino, items)
+		items[ino] = &Entry{Ino: ino, Order: order}
+		m.add(k, ino, items)
+	}
+	for _, ino := range []uint64{1, 2, 3, 1} {
+		add("a", ino)
+	}
 	for _, want := range []uint64{1, 3, 2} {
 		got, ok := m.get("a")
 		if !ok || got != want {
 			t.Fatalf("%d, want %d", got, want)
 		}
-		m.remove("a", got)
+		m.remove("a", got, items)
 	}
 	if _, ok := m.get("a"); ok || len(m.more) != 0 {
 		t.Error("something is left")
 	}
-	m.add("b", 1)
-	m.add("b", 2)
-	m.remove("b", 1)
-	m.remove("b", 7)
+	add("b", 1)
+	add("b", 2)
+	m.remove("b", 1, items)
+	m.remove("b", 7, items)
 	if got, _ := m.get("b"); got != 2 || len(m.more) != 0 {
 		t.Errorf("%d, %v", got, m.more)
+	}
+	// What is put back as it was is where it was.
+	add("b", 1)
+	former := items[2]
+	add("b", 2)
+	m.remove("b", 2, items)
+	items[2] = former
+	m.add("b", 2, items)
+	if got, _ := m.get("b"); got != 1 {
+		t.Errorf("%d after the change was taken back", got)
 	}
 }

@@ -61,17 +61,31 @@ type Journal struct {
 	db     *bolt.DB
 	onFold func()
 
+	onRollback func(rollback func()) // nil = none; see SetRollback
+
 	problems []string
 
-	mu          sync.RWMutex
-	closed      bool
-	index       index
-	maxIno      uint64
-	doneRev     uint64 // largest Rev of an entry that is gone
-	gen         uint64 // last generation given out
-	seq         uint64 // last frame written
-	inDB        uint64 // last frame the database has
-	tail        tail
+	mu      sync.RWMutex
+	closed  bool
+	index   index
+	maxIno  uint64
+	doneRev uint64 // largest Rev of an entry that is gone
+	order   uint64 // largest Order given out
+	gen     uint64 // last generation given out
+	seq     uint64 // last frame written
+	inDB    uint64 // last frame the database has
+	tail    tail
+
+	// Group write: what was appended waits in queue, in order, until the one
+	// who writes takes it.
+	appended     uint64                // last number given out by Append
+	decided      uint64                // up to here it is known what became of them
+	failures     []failure             // of those up to decided
+	queue        []*record             // not taken by a writer yet
+	writing      chan struct{}         // nil = nobody writes; closed when the one who does is done
+	unwritten    map[uint64]*unwritten // inodes of which the log says something else than index
+	maxInoLogged uint64                // inode number up to which the log knows that they are taken
+
 	dirty       map[uint64]struct{}    // inodes whose entry the database does not have
 	reserved    bool                   // maxIno is not in the database
 	proven      map[uint64]*DraftState // inode → last content of it that was synced
@@ -111,13 +125,7 @@ type rubbish struct {
 // Problems tells what Open set aside and where, one line each.
 func (j *Journal) Problems() []string { return append([]string(nil), j.problems...) }
 
-// Put records wishes, atomically together. The Rev of each grows by one and
-// is stored into the caller's entry as well; the rest is copied. On return
-// kill -9 cannot lose them; for power failure see Sync. The wish replaces the
-// inode's former entry entirely: whoever derives it from the former one while
-// others may Update it uses Edit. Wakes Changed.
-//
-// After an error (ENOSPC, ErrInvalid, ErrClosed) nothing is recorded.
+// Put is Append of these entries, and Written.
 func (j *Journal) Put(es ...*Entry) error {
 	return j.Edit(func(func(uint64) *Entry) []*Entry { return es })
 }
@@ -127,75 +135,45 @@ func (j *Journal) Put(es ...*Entry) error {
 // the journal's lock and must not call the journal or a draft.
 func (j *Journal) Edit(fn func(get func(ino uint64) *Entry) []*Entry) error {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	es := fn(func(ino uint64) *Entry { return j.index.items[ino].Clone() })
-	if len(es) == 0 {
+	cs := make([]Change, len(es))
+	for i, e := range es {
+		if e == nil {
+			j.mu.Unlock()
+			return fmt.Errorf("%w: nil", ErrInvalid)
+		}
+		cs[i] = Change{Ino: e.Ino, Entry: e}
+	}
+	return j.appendUnlock(cs)
+}
+
+// appendUnlock appends under mu, gives mu up, and waits for the log.
+func (j *Journal) appendUnlock(cs []Change) error {
+	if len(cs) == 0 {
+		j.mu.Unlock()
 		return nil
 	}
-	cs := make([]change, len(es))
-	for i, e := range es {
-		if err := e.check(); err != nil {
-			return err
-		}
-		c := e.Clone()
-		last := max(e.Rev, j.doneRev)
-		if old := j.index.items[e.Ino]; old != nil {
-			last = old.Rev
-		}
-		c.Rev = last + 1
-		for k := range i { // the same inode twice in one Put
-			if cs[k].ino == c.Ino {
-				c.Rev = max(c.Rev, cs[k].e.Rev+1)
-			}
-		}
-		cs[i] = change{c.Ino, c}
-	}
-	if err := j.writeLocked(cs); err != nil {
+	seq, err := j.appendLocked(cs, nil)
+	j.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	for i, e := range es {
-		e.Rev = cs[i].e.Rev
-		if j.touched != nil {
-			j.touched[e.Ino] = struct{}{}
-		}
-	}
-	wake(j.changed)
-	return nil
+	return j.Written(seq)
 }
 
-// check refuses what could not be read back.
-func (e *Entry) check() error {
-	switch {
-	case e == nil:
-		return fmt.Errorf("%w: nil", ErrInvalid)
-	case e.Ino == 0:
-		return fmt.Errorf("%w: no inode number", ErrInvalid)
-	case e.Draft != nil && !e.Draft.sane():
-		return fmt.Errorf("%w: inode %d: impossible draft state", ErrInvalid, e.Ino)
-	}
-	return nil
-}
-
-// Update edits an entry without making Rev grow: what settling learned. fn
-// runs under the journal's lock on a copy; returning false leaves the entry
+// Update edits an entry without making Rev grow: what the write-back learned.
+// fn runs under the journal's lock on a copy; returning false leaves the entry
 // as it was. Without an entry fn is not called and the result is nil. The
 // change is as durable as one by Put, and does not wake Changed.
 func (j *Journal) Update(ino uint64, fn func(*Entry) bool) error {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	old := j.index.items[ino]
-	if old == nil {
+	e := j.index.items[ino].Clone()
+	if e == nil || !fn(e) {
+		j.mu.Unlock()
 		return nil
 	}
-	e := old.Clone()
-	if !fn(e) {
-		return nil
-	}
-	e.Ino, e.Rev = old.Ino, old.Rev
-	if err := e.check(); err != nil {
-		return err
-	}
-	return j.writeLocked([]change{{ino, e.Clone()}})
+	e.Ino = ino
+	return j.appendUnlock([]Change{{Ino: ino, Entry: e, Progress: true}})
 }
 
 // Done removes the entry when its Rev is still rev; ok is false when it is
@@ -205,72 +183,15 @@ func (j *Journal) Update(ino uint64, fn func(*Entry) bool) error {
 // goes at once, and its handles read and write a file without a name.
 func (j *Journal) Done(ino, rev uint64) (ok bool, err error) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	e := j.index.items[ino]
 	if e == nil || e.Rev != rev {
+		j.mu.Unlock()
 		return false, nil
 	}
-	if err := j.writeLocked([]change{{ino, nil}}); err != nil {
+	if err := j.appendUnlock([]Change{{Ino: ino, Progress: true}}); err != nil {
 		return false, err
 	}
 	return true, nil
-}
-
-// change is one inode's new entry, nil for none. The entry belongs to the
-// journal and is never modified again.
-type change struct {
-	ino uint64
-	e   *Entry
-}
-
-// writeLocked makes changes durable against kill -9, then visible.
-func (j *Journal) writeLocked(cs []change) error {
-	if j.closed {
-		return ErrClosed
-	}
-	b := j.tail.frame()
-	for _, c := range cs {
-		if c.e == nil {
-			b = appendOp(b, opDelete, c.ino)
-			continue
-		}
-		b = appendRecordOp(b, appendRecord(nil, c.e, j.provenFor(c.e)))
-	}
-	if err := j.tail.write(b, j.seq+1, j.inDB); err != nil {
-		return err
-	}
-	j.seq++
-	for _, c := range cs {
-		removed := false
-		if old := j.index.items[c.ino]; c.e == nil && old != nil {
-			j.doneRev = max(j.doneRev, old.Rev)
-			removed = old.Removed
-		}
-		if p := j.provenFor(c.e); p != nil {
-			j.proven[c.ino] = p
-		} else {
-			delete(j.proven, c.ino)
-		}
-		j.index.set(c.ino, c.e)
-		if c.e == nil {
-			delete(j.unproven, c.ino)
-		} else {
-			j.noteUnprovenLocked(c.e)
-		}
-		j.maxIno = max(j.maxIno, c.ino)
-		if c.e != nil && c.e.Draft != nil {
-			j.gen = max(j.gen, c.e.Draft.Gen)
-		}
-		j.dirty[c.ino] = struct{}{}
-		if removed {
-			j.orphanLocked(c.ino)
-		}
-	}
-	j.bumpLocked()
-	for _, c := range cs {
-		j.tidyLocked(c.ino)
-	}
-	return nil
 }
 
 // provenFor is the newest content of e's inode that is on the disk, nil for
@@ -311,29 +232,40 @@ func wake(c chan struct{}) {
 	}
 }
 
-// Get returns a copy of the inode's entry.
+// Get returns the inode's entry. It is shared and must not be modified; see
+// Clone.
 func (j *Journal) Get(ino uint64) (*Entry, bool) {
-	j.mu.RLock()
-	e := j.index.items[ino]
-	j.mu.RUnlock()
-	return e.Clone(), e != nil // entries in the index are never modified
-}
-
-// Peek shows the inode's entry to fn without copying it. fn must not keep or
-// modify it, and must not call the journal.
-func (j *Journal) Peek(ino uint64, fn func(*Entry)) bool {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	e := j.index.items[ino]
-	if e != nil {
-		fn(e)
-	}
-	return e != nil
+	return e, e != nil
 }
 
-// Child returns a copy of the live (not Removed) entry that dir shows under a
-// name whose drive.Fold is folded. When there are two for a moment, the one
-// put last.
+// Has reports whether the inode has an entry.
+func (j *Journal) Has(ino uint64) bool {
+	_, ok := j.Get(ino)
+	return ok
+}
+
+// Clone returns a copy of the inode's entry, to be changed and appended.
+func (j *Journal) Clone(ino uint64) (*Entry, bool) {
+	e, ok := j.Get(ino)
+	return e.Clone(), ok
+}
+
+// Peek calls fn with the inode's entry, which fn must not modify, if it has
+// one.
+func (j *Journal) Peek(ino uint64, fn func(*Entry)) bool {
+	e, ok := j.Get(ino)
+	if ok {
+		fn(e)
+	}
+	return ok
+}
+
+// Child returns the live (not Removed) entry that dir shows under a name whose
+// drive.Fold is folded; it is shared and must not be modified. When there are
+// two for a moment, the one whose intent was recorded last.
 func (j *Journal) Child(dir uint64, folded string) (*Entry, bool) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
@@ -342,10 +274,17 @@ func (j *Journal) Child(dir uint64, folded string) (*Entry, bool) {
 		return nil, false
 	}
 	ino, ok := d.names.get(folded)
-	if !ok {
-		return nil, false
-	}
-	return j.index.items[ino].Clone(), true
+	return j.index.items[ino], ok
+}
+
+// Vacator returns the Removed entry that vacated the place last: its node may
+// be taken over by what comes to that place. folded is the name as drive.Fold
+// gives it. The entry is shared and must not be modified.
+func (j *Journal) Vacator(dir uint64, folded string) (*Entry, bool) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	ino, ok := j.index.vacated.get(Vacated{dir, folded})
+	return j.index.items[ino], ok
 }
 
 // Children calls fn for the live entries shown in dir, in inode order, until
@@ -372,15 +311,13 @@ func (j *Journal) HasChildren(dir uint64) bool {
 	return j.index.dirs[dir] != nil
 }
 
-// ByNode returns a copy of the entry whose inode the node stands for.
+// ByNode returns the entry whose inode the node stands for; it is shared and
+// must not be modified.
 func (j *Journal) ByNode(id string) (*Entry, bool) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	ino, ok := j.index.nodes.get(id)
-	if !ok {
-		return nil, false
-	}
-	return j.index.items[ino].Clone(), true
+	return j.index.items[ino], ok
 }
 
 // Inos returns the inode numbers of all entries, in order.
@@ -416,27 +353,25 @@ func (j *Journal) MaxIno() uint64 {
 // Put. It never lowers the mark.
 func (j *Journal) ReserveIno(upTo uint64) error {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if upTo <= j.maxIno {
+	if upTo <= j.maxInoLogged {
+		j.mu.Unlock()
 		return nil
 	}
 	if j.closed {
+		j.mu.Unlock()
 		return ErrClosed
 	}
-	if err := j.tail.write(appendOp(j.tail.frame(), opReserve, upTo), j.seq+1, j.inDB); err != nil {
-		return err
-	}
-	j.seq++
-	j.maxIno, j.reserved = upTo, true
-	j.bumpLocked()
-	return nil
+	j.maxIno = max(j.maxIno, upTo)
+	seq := j.queueLocked(&record{reserve: upTo})
+	j.mu.Unlock()
+	return j.Written(seq)
 }
 
 // Changed has one slot: a value in it means "look again", and was put there
-// by Put or Edit after the last receive.
+// after the last receive: the log has an intent that it had not.
 func (j *Journal) Changed() <-chan struct{} { return j.changed }
 
-// TakeChanged returns the inodes that were Put since the last call, in no
+// TakeChanged returns the inodes whose intent changed since the last call, in no
 // order; the first call returns those of all entries. It is for one consumer,
 // which so need not look at everything each time it is woken.
 func (j *Journal) TakeChanged() []uint64 {
@@ -444,7 +379,10 @@ func (j *Journal) TakeChanged() []uint64 {
 	defer j.mu.Unlock()
 	var out []uint64
 	if j.touched == nil {
-		out = j.index.inos.all()
+		out = slices.DeleteFunc(j.index.inos.all(), func(ino uint64) bool {
+			u := j.unwritten[ino]
+			return u != nil && u.e == nil // it is told when the log has it
+		})
 	}
 	for ino := range j.touched {
 		out = append(out, ino)
@@ -458,6 +396,7 @@ func (j *Journal) TakeChanged() []uint64 {
 // then the entries are still safe from kill -9, and the journal goes on
 // trying.
 func (j *Journal) Sync(ctx context.Context) error {
+	j.flush()
 	j.mu.Lock()
 	want, seen := j.ver, j.attempts
 	for {
@@ -505,6 +444,7 @@ func (j *Journal) Close() error {
 		}
 	}
 	j.mu.Unlock()
+	j.flush()
 	close(j.stop)
 	j.goroutines.Wait()
 	err := j.fold()

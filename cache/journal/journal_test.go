@@ -102,7 +102,7 @@ func must[T any](v T, err error) T {
 }
 
 func file1(ino uint64, name string) *Entry {
-	return &Entry{Ino: ino, Place: Place{Parents: []uint64{1}, Name: name, Shown: name}, Since: time.Unix(1e9, 5)}
+	return &Entry{Ino: ino, Intent: Intent{Place: Place{Parents: []uint64{1}, Name: name, Shown: name}, Since: time.Unix(1e9, 5)}}
 }
 
 func put(t testing.TB, j *Journal, es ...*Entry) {
@@ -116,18 +116,24 @@ func put(t testing.TB, j *Journal, es ...*Entry) {
 func full(ino uint64) *Entry {
 	at := func(s int64) time.Time { return time.Unix(s, 123456789).UTC() }
 	return &Entry{
-		Ino: ino, NodeID: fmt.Sprint("node", ino),
-		Base:    &Base{Parents: []string{"p1", "p2"}, Name: "Ä", Version: 7, ETag: "tag", Content: 3, Size: 1 << 40, MD5: "0123"},
-		Place:   Place{Parents: []uint64{1, 9}, Name: "a/b", Shown: fmt.Sprint("a／b", ino)},
-		Folders: []FolderID{{9, "Nine"}, {11, "Eleven"}},
-		Removed: false,
-		Draft: &DraftState{Gen: 5, Size: 1 << 33, Local: []Extent{{0, 10}, {20, 1 << 32}}, Limit: 1 << 33,
-			BaseID: "node", BaseGen: 3, BaseLen: 1 << 40, BaseMD5: "0123"},
-		Props: map[string]string{"a": "b", "gone": ""},
-		Mode:  0o754, Mtime: time.Unix(-5e10, 1).UTC(), Created: at(5), LocalID: "local",
-		Sent: &Sent{Gen: 5, Size: 6, MD5: "ff", Whole: true, At: at(1), Deadline: at(2), ParentID: "p", Name: "n",
-			Tries: 2, Earlier: []Sum{{Gen: 3, Size: 4, MD5: "ee"}, {Gen: 4, MD5: "dd"}}, Began: at(3)},
-		Since: at(3), Due: at(4), Failed: "quota", FailedAt: at(6), Attempts: 3, RetryAt: at(7),
+		Ino: ino, Order: 17,
+		Intent: Intent{
+			Place:   Place{Parents: []uint64{1, 9}, Name: "a/b", Shown: fmt.Sprint("a／b", ino)},
+			Vacated: Vacated{12, "name"},
+			Draft: &DraftState{Gen: 5, Size: 1 << 33, Local: []Extent{{0, 10}, {20, 1 << 32}}, Limit: 1 << 33,
+				BaseID: "node", BaseGen: 3, BaseLen: 1 << 40, BaseMD5: "0123"},
+			Props: map[string]string{"a": "b", "gone": ""},
+			Mode:  0o754, Mtime: time.Unix(-5e10, 1).UTC(), Created: at(5), Since: at(3), Due: at(4),
+		},
+		Progress: Progress{
+			NodeID:  fmt.Sprint("node", ino),
+			Base:    &Base{Parents: []string{"p1", "p2"}, Name: "Ä", Version: 7, ETag: "tag", Content: 3, Size: 1 << 40, MD5: "0123"},
+			Folders: []FolderID{{9, "Nine"}, {11, "Eleven"}},
+			LocalID: "local", Trashed: true,
+			Sent: &Sent{Gen: 5, Size: 6, MD5: "ff", Whole: true, At: at(1), Deadline: at(2), ParentID: "p", Name: "n",
+				Tries: 2, Earlier: []Sum{{Gen: 3, Size: 4, MD5: "ee"}, {Gen: 4, MD5: "dd"}}, Began: at(3)},
+			Failed: "quota", FailedAt: at(6), Attempts: 3, RetryAt: at(7),
+		},
 	}
 }
 
@@ -217,7 +223,7 @@ func TestPutGetDone(t *testing.T) {
 	if err := j.Put(file1(0, "x")); !errors.Is(err, ErrInvalid) {
 		t.Errorf("Put of inode 0: %v", err)
 	}
-	if err := j.Put(file1(12, "x"), &Entry{Ino: 13, Draft: &DraftState{}}); !errors.Is(err, ErrInvalid) {
+	if err := j.Put(file1(12, "x"), &Entry{Ino: 13, Intent: Intent{Draft: &DraftState{}}}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("Put of generation 0: %v", err)
 	}
 	if _, ok := j.Get(12); ok {

@@ -32,7 +32,7 @@ func killChild(dir string) {
 }
 
 func killStep(j *Journal, ino uint64, i int) error {
-	e, ok := j.Get(ino)
+	e, ok := j.Clone(ino)
 	if ok && i%5 == 0 {
 		fmt.Printf("try %d gone\n", ino)
 		if _, err := j.Done(ino, e.Rev); err != nil {

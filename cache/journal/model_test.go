@@ -123,7 +123,7 @@ func (m *entryModel) compare(t *testing.T, step int, j *Journal) {
 	}
 	for _, ino := range inos {
 		want := m.items[ino]
-		if got, _ := j.Get(ino); !same(want, got) {
+		if got, _ := j.Clone(ino); !same(want, got) {
 			t.Fatalf("step %d:\n got %+v\nwant %+v", step, got, want)
 		}
 		if want.NodeID != "" {
@@ -246,7 +246,7 @@ func TestDraftAgainstModel(t *testing.T) {
 						}
 					}
 				case 11:
-					if e, ok := j.Get(ino); ok && rng.IntN(4) == 0 { // uploaded
+					if e, ok := j.Clone(ino); ok && rng.IntN(4) == 0 { // uploaded
 						fill(0, maxLen*2)
 						if ok, err := j.Done(ino, e.Rev); !ok || err != nil {
 							t.Fatal(ok, err)
@@ -366,7 +366,7 @@ func (m *draftModel) commit(t *testing.T, j *Journal, d *Draft, ino uint64) {
 	if !dirty {
 		return
 	}
-	e, ok := j.Get(ino)
+	e, ok := j.Clone(ino)
 	if !ok {
 		e = file1(ino, "f")
 	}

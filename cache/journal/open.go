@@ -63,6 +63,8 @@ func Open(o Options) (*Journal, error) {
 		now:      make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 		unproven: make(map[uint64]time.Time),
+
+		unwritten: make(map[uint64]*unwritten),
 	}
 	if err := os.MkdirAll(j.path(draftsDir), 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("journal: %w", err), j.closeFiles())
@@ -125,6 +127,7 @@ func (r *recovery) run() error {
 	}
 	r.checkDrafts()
 	j.gen = r.lastGen(orphans)
+	j.maxInoLogged = j.maxIno
 	for _, e := range j.index.items {
 		j.noteUnprovenLocked(e)
 	}
@@ -298,6 +301,7 @@ func (r *recovery) take(e *Entry, synced *DraftState) {
 	j := r.j
 	j.index.set(e.Ino, e)
 	j.maxIno = max(j.maxIno, e.Ino)
+	j.order = max(j.order, e.Order)
 	if synced != nil {
 		j.proven[e.Ino] = synced
 	} else {

@@ -62,7 +62,7 @@ type powerWork struct {
 func (w *powerWork) mark(fn func(*expect)) { w.fs.note(fsOp{kind: kMark, mark: fn}) }
 
 func (w *powerWork) entry(name string) *Entry {
-	if e, ok := w.j.Get(w.ino[name]); ok {
+	if e, ok := w.j.Clone(w.ino[name]); ok {
 		return e
 	}
 	if w.ino[name] == 0 {
@@ -225,7 +225,7 @@ func powerFailure(t *testing.T, seed uint64, steps int) {
 func (w *powerWork) found(j *Journal) map[string]string {
 	got := map[string]string{}
 	for _, ino := range j.Inos() {
-		e, _ := j.Get(ino)
+		e, _ := j.Clone(ino)
 		got[e.Place.Shown] = readBack(w.t, j, ino)
 	}
 	return got

@@ -36,7 +36,6 @@ var tailMagic = [4]byte{'d', 'j', 't', '1'}
 
 const (
 	frameHeader = 4 + 4 + 4 + 8 + 8
-	frameMax    = 1 << 30
 
 	tailReserve = 1 << 20 // bytes allocated in advance for each tail file
 	tailKeep    = 8 << 20 // a larger file is cut back when it starts afresh
@@ -50,14 +49,17 @@ const (
 
 var tailNames = [2]string{"journal.tail", "journal.tail2"}
 
-// tail is the two files, guarded by Journal.mu.
+// tail is the two files. Only the writer uses it (Journal.writing), but for
+// what fold does while there is none.
 type tail struct {
 	files  [2]file
 	active int
 	off    int64     // where the next frame goes in the active file
 	busy   bool      // the other file holds frames that are not folded yet
 	size   [2]int64  // length of each file as far as it was written
-	buf    []byte    // of the frame being made
+	buf    []byte    // of the frames being made
+	ends   []int     // where they end in it
+	foul   bool      // what a failed write left is not taken away yet
 	fold   [2]uint64 // largest seq in each file
 }
 
@@ -100,35 +102,63 @@ func (t *tail) close() error {
 	return errors.Join(errs...)
 }
 
-// frame starts a frame in the reused buffer; the caller appends ops to it.
-func (t *tail) frame() []byte {
+// write appends a frame for each record, numbered from seq+1, with one
+// write(2). It returns how many went out whole: with an error, those before it
+// are good, and of the others nothing is left that a reader could find.
+func (t *tail) write(group []*record, seq, folded uint64) (whole int, err error) {
+	if t.foul {
+		if err := t.cutBack(); err != nil {
+			return 0, err
+		}
+	}
 	if cap(t.buf) > 1<<20 {
 		t.buf = nil
 	}
-	return append(t.buf[:0], make([]byte, frameHeader)...)
-}
-
-// write appends the frame b, made by frame, with one write(2).
-func (t *tail) write(b []byte, seq, folded uint64) error {
-	t.buf = b
-	if len(b)-frameHeader > frameMax {
-		return fmt.Errorf("journal: change of %d bytes is too large", len(b))
+	b, ends := t.buf[:0], t.ends[:0]
+	for i, r := range group {
+		b = appendFrame(b, r, seq+1+uint64(i), folded)
+		ends = append(ends, len(b))
 	}
-	copy(b, tailMagic[:])
-	le := binary.LittleEndian
-	le.PutUint32(b[8:], uint32(len(b)-frameHeader))
-	le.PutUint64(b[12:], seq)
-	le.PutUint64(b[20:], folded)
-	le.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	t.buf, t.ends = b, ends
 	n, err := t.files[t.active].WriteAt(b, t.off)
 	t.size[t.active] = max(t.size[t.active], t.off+int64(n))
-	if err != nil {
-		// The next frame is written at the same place.
-		return fmt.Errorf("journal: append to tail: %w", err)
+	for whole < len(ends) && ends[whole] <= n {
+		whole++
 	}
-	t.off += int64(n)
-	t.fold[t.active] = seq
+	if whole > 0 {
+		t.off += int64(ends[whole-1])
+		t.fold[t.active] = seq + uint64(whole)
+	}
+	if whole == len(group) {
+		return whole, nil
+	}
+	t.foul = true
+	return whole, errors.Join(fmt.Errorf("journal: append to tail: %w", err), t.cutBack())
+}
+
+// cutBack takes away what a failed write may have left behind the last good
+// frame. While it cannot, nothing is written.
+func (t *tail) cutBack() error {
+	if err := t.files[t.active].Truncate(t.off); err != nil {
+		return fmt.Errorf("journal: cut the tail back: %w", err)
+	}
+	t.foul = false
+	t.size[t.active] = t.off
+	t.reserve()
 	return nil
+}
+
+func appendFrame(b []byte, r *record, seq, folded uint64) []byte {
+	at := len(b)
+	b = r.appendOps(append(b, make([]byte, frameHeader)...))
+	f := b[at:]
+	copy(f, tailMagic[:])
+	le := binary.LittleEndian
+	le.PutUint32(f[8:], uint32(len(f)-frameHeader))
+	le.PutUint64(f[12:], seq)
+	le.PutUint64(f[20:], folded)
+	le.PutUint32(f[4:], crc32.Checksum(f[8:], castagnoli))
+	return b
 }
 
 // turn makes the other file the active one, unless it is still needed.
@@ -256,9 +286,4 @@ func forOps(ops []byte, fn func(op byte, ino uint64, record []byte) error) error
 
 func appendOp(b []byte, op byte, ino uint64) []byte {
 	return binary.AppendUvarint(append(b, op), ino)
-}
-
-func appendRecordOp(b []byte, record []byte) []byte {
-	b = binary.AppendUvarint(append(b, opRecord), uint64(len(record)))
-	return append(b, record...)
 }

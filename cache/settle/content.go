@@ -62,7 +62,7 @@ func (t *task) uploadNew(e *journal.Entry) report {
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrDuplicate):
 		return t.fileInTheWay(e, c, err, nodeIDOf(err), parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
-		if e, ok := t.s.j.Get(t.ino); ok {
+		if e, ok := t.s.j.Clone(t.ino); ok {
 			return t.parentTrouble(e, parent, err)
 		}
 		return report{kind: next}
@@ -210,7 +210,7 @@ func (t *task) overtaken(n drive.Node) report {
 	if err := t.s.h.Foreign(n); err != nil {
 		return t.fail(err)
 	}
-	e, ok := t.s.j.Get(t.ino)
+	e, ok := t.s.j.Clone(t.ino)
 	if !ok {
 		return report{kind: next}
 	}
@@ -223,7 +223,7 @@ var errSpoiled = errors.New("the drive keeps storing other bytes than were sent"
 func (t *task) unsent(c *content, err error) report {
 	switch {
 	case errors.Is(err, drive.ErrAmbiguous):
-		e, ok := t.s.j.Get(t.ino)
+		e, ok := t.s.j.Clone(t.ino)
 		if !ok || e.Sent == nil {
 			return report{kind: next}
 		}

@@ -52,7 +52,7 @@ func (t *task) makeFolder(e *journal.Entry) report {
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict):
 		return t.folderInTheWay(e, err, parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
-		if e, ok := t.s.j.Get(t.ino); ok {
+		if e, ok := t.s.j.Clone(t.ino); ok {
 			return t.parentTrouble(e, parent, err)
 		}
 		return report{kind: next}

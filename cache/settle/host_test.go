@@ -84,7 +84,7 @@ func (h *memHost) layWishes() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ino := range h.j.Inos() {
-		e, _ := h.j.Get(ino)
+		e, _ := h.j.Clone(ino)
 		switch {
 		case e.NodeID == "" && h.ids[ino] != "":
 			h.unbindLocked(h.ids[ino])
@@ -179,7 +179,7 @@ func (h *memHost) FolderID(ino uint64) (string, FolderState) {
 }
 
 func (h *memHost) folderLocked(ino uint64) (string, FolderState) {
-	if e, ok := h.j.Get(ino); ok {
+	if e, ok := h.j.Clone(ino); ok {
 		switch {
 		case e.Removed:
 			return "", Gone
@@ -287,7 +287,7 @@ func (h *memHost) notes(prefix string) (out []string) {
 }
 
 func (h *memHost) edit(ino uint64, fn func(*journal.Entry)) error {
-	e, ok := h.j.Get(ino)
+	e, ok := h.j.Clone(ino)
 	if !ok {
 		return nil
 	}
@@ -337,7 +337,7 @@ func (h *memHost) Undo(ino, rev uint64, why error) (bool, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	e, ok := h.j.Get(ino)
+	e, ok := h.j.Clone(ino)
 	if !ok || e.Rev != rev {
 		return false, nil
 	}
@@ -359,7 +359,7 @@ func (h *memHost) Hidden(uint64) bool { return false }
 func (h *memHost) ParentGone(ino uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	e, ok := h.j.Get(ino)
+	e, ok := h.j.Clone(ino)
 	if !ok || e.Removed {
 		return nil
 	}
@@ -434,12 +434,15 @@ func (h *memHost) dirLocked(p string) uint64 {
 }
 
 func (h *memHost) wishLocked(ino uint64) *journal.Entry {
-	if e, ok := h.j.Get(ino); ok {
+	if e, ok := h.j.Clone(ino); ok {
 		return e
 	}
 	r := h.mirror[h.ids[ino]]
-	e := &journal.Entry{Ino: ino, Folder: r.folder, NodeID: r.id, Since: time.Now(), LocalID: uuid.NewString(),
-		Base: &journal.Base{Parents: slices.Clone(r.parents), Name: r.name, Version: r.version, ETag: r.etag, Content: r.content, Size: r.size, MD5: r.md5}}
+	e := &journal.Entry{
+		Ino: ino, Folder: r.folder,
+		Intent:   journal.Intent{Since: time.Now()},
+		Progress: journal.Progress{NodeID: r.id, LocalID: uuid.NewString(), Base: &journal.Base{Parents: slices.Clone(r.parents), Name: r.name, Version: r.version, ETag: r.etag, Content: r.content, Size: r.size, MD5: r.md5}},
+	}
 	e.Place = journal.Place{Name: r.name, Shown: r.name}
 	for _, p := range r.parents {
 		e.Place.Parents = append(e.Place.Parents, h.inos[p])
@@ -455,8 +458,11 @@ func (h *memHost) mkdir(p string) (ino, rev uint64, err error) {
 		return 0, 0, fmt.Errorf("mkdir %s", p)
 	}
 	name := path.Base(p)
-	e := &journal.Entry{Ino: h.next, Folder: true, Place: journal.Place{Parents: []uint64{dir}, Name: name, Shown: name},
-		LocalID: uuid.NewString(), Since: time.Now()}
+	e := &journal.Entry{
+		Ino: h.next, Folder: true,
+		Intent:   journal.Intent{Place: journal.Place{Parents: []uint64{dir}, Name: name, Shown: name}, Since: time.Now()},
+		Progress: journal.Progress{LocalID: uuid.NewString()},
+	}
 	h.next++
 	err = h.j.Put(e)
 	return e.Ino, e.Rev, err
@@ -475,8 +481,11 @@ func (h *memHost) write(p string, data []byte, props map[string]string) (ino, re
 		e = h.wishLocked(ino)
 	} else {
 		name := path.Base(p)
-		e = &journal.Entry{Ino: h.next, Place: journal.Place{Parents: []uint64{dir}, Name: name, Shown: name},
-			LocalID: uuid.NewString(), Since: time.Now()}
+		e = &journal.Entry{
+			Ino:      h.next,
+			Intent:   journal.Intent{Place: journal.Place{Parents: []uint64{dir}, Name: name, Shown: name}, Since: time.Now()},
+			Progress: journal.Progress{LocalID: uuid.NewString()},
+		}
 		h.next++
 	}
 	d, err := h.j.OpenDraft(e.Ino, nil)
@@ -571,7 +580,7 @@ func (h *memHost) view() (files map[string]uint64, folders []string) {
 		}
 	}
 	for _, ino := range h.j.Inos() {
-		e, _ := h.j.Get(ino)
+		e, _ := h.j.Clone(ino)
 		if e == nil || e.Removed {
 			delete(all, ino)
 			continue

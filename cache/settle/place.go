@@ -397,7 +397,7 @@ func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
 
 func (t *task) conflict(e *journal.Entry, why string) report {
 	// The answer took its time; the name may not be wished for any more.
-	if now, ok := t.s.j.Get(t.ino); !ok || now.Rev != e.Rev {
+	if now, ok := t.s.j.Clone(t.ino); !ok || now.Rev != e.Rev {
 		return report{kind: next}
 	}
 	if err := t.s.h.Conflict(t.ino, why); err != nil {

@@ -259,7 +259,7 @@ func (t *task) removeFolder(e *journal.Entry, n drive.Node, gone bool) report {
 // doneInside ends the wish of a removed entry below a folder that is in the
 // trash.
 func (t *task) doneInside(top *journal.Entry, ino uint64, w *walk) error {
-	c, ok := t.s.j.Get(ino)
+	c, ok := t.s.j.Clone(ino)
 	if !ok || !c.Removed {
 		return nil
 	}
@@ -444,7 +444,7 @@ func (t *task) judge(e *journal.Entry, w *walk) (report, bool) {
 	stay := map[uint64]*journal.Entry{}
 	for ino := range w.strange {
 		for range 256 {
-			c, ok := t.s.j.Get(ino)
+			c, ok := t.s.j.Clone(ino)
 			if !ok || stay[ino] != nil {
 				break
 			}

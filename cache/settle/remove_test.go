@@ -255,9 +255,9 @@ func TestListingMeetsCallsUnderWay(t *testing.T) {
 		}
 		e := func(ino uint64, n drivetest.Node, change func(e *journal.Entry)) *journal.Entry {
 			e := &journal.Entry{
-				Ino: ino, Folder: true, NodeID: n.ID, Removed: true, Since: time.Now(),
-				Place: journal.Place{Name: n.Name, Shown: n.Name},
-				Base:  &journal.Base{Name: n.Name, Parents: n.Parents, Version: n.Version, ETag: n.ETag},
+				Ino: ino, Folder: true,
+				Intent:   journal.Intent{Removed: true, Since: time.Now(), Place: journal.Place{Name: n.Name, Shown: n.Name}},
+				Progress: journal.Progress{NodeID: n.ID, Base: &journal.Base{Name: n.Name, Parents: n.Parents, Version: n.Version, ETag: n.ETag}},
 			}
 			if change != nil {
 				change(e)

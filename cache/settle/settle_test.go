@@ -418,7 +418,7 @@ func TestFlushNothing(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast).run()
 		w.flush()
 		w.h.mu.Lock()
-		err := w.j.Put(&journal.Entry{Ino: 77, Open: true, Place: journal.Place{Parents: []uint64{rootIno}, Name: "open", Shown: "open"}})
+		err := w.j.Put(&journal.Entry{Ino: 77, Intent: journal.Intent{Open: true, Place: journal.Place{Parents: []uint64{rootIno}, Name: "open", Shown: "open"}}})
 		w.h.mu.Unlock()
 		if err != nil {
 			t.Fatal(err)

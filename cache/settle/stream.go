@@ -126,7 +126,7 @@ func (q *queue) placeStream(it *item, now time.Time) bool {
 // stream sends the content while it is being written. next means that the
 // drive has all of it.
 func (t *task) stream() report {
-	e, ok := t.s.j.Get(t.ino)
+	e, ok := t.s.j.Clone(t.ino)
 	if !ok || e.Rev != t.rev || e.NodeID != "" || e.Sent != nil || e.Removed || e.Folder {
 		return report{kind: again}
 	}
@@ -228,7 +228,7 @@ func (t *task) watch(e *journal.Entry, b *streamBody, cancel func(), ended <-cha
 		if fixed {
 			continue
 		}
-		now, ok := t.s.j.Get(t.ino)
+		now, ok := t.s.j.Clone(t.ino)
 		switch {
 		case !ok || now.Removed || now.NodeID != "" || now.Sent == nil:
 			stop()
@@ -273,7 +273,7 @@ func (t *task) wentWhole(b *streamBody, o outcome) report {
 		}
 		// The wish is another one than the one this work began with, but
 		// nothing that it could have to wait for is left.
-		e, ok := t.s.j.Get(t.ino)
+		e, ok := t.s.j.Clone(t.ino)
 		if !ok || e.Removed || e.Open || !contentDone(e) || !t.inPlace(e) {
 			return report{kind: again}
 		}

@@ -32,8 +32,11 @@ func (w *world) begin(p string) *writer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	name := path.Base(p)
-	e := &journal.Entry{Ino: h.next, Place: journal.Place{Parents: []uint64{h.dirLocked(path.Dir("/" + p))}, Name: name, Shown: name},
-		LocalID: uuid.NewString(), Since: time.Now(), Open: true}
+	e := &journal.Entry{
+		Ino:      h.next,
+		Intent:   journal.Intent{Place: journal.Place{Parents: []uint64{h.dirLocked(path.Dir("/" + p))}, Name: name, Shown: name}, Since: time.Now(), Open: true},
+		Progress: journal.Progress{LocalID: uuid.NewString()},
+	}
 	h.next++
 	d, err := w.j.OpenDraft(e.Ino, nil)
 	if err == nil {
@@ -214,7 +217,7 @@ func TestStreamSuperseded(t *testing.T) {
 				tt.do(w, f)
 				if tt.gone {
 					w.idle(f)
-					if e, ok := w.j.Get(f.ino); ok && e.Sent != nil {
+					if e, ok := w.j.Clone(f.ino); ok && e.Sent != nil {
 						t.Errorf("left: %+v", e.Sent)
 					}
 				}

@@ -303,7 +303,7 @@ func TestQuota(t *testing.T) {
 		if st := w.s.Stats(); st.Failed != 1 || st.Pending != 1 || st.PendingBytes != 1 {
 			t.Errorf("stats: %+v", st)
 		}
-		e, _ := w.j.Get(ino)
+		e, _ := w.j.Clone(ino)
 		if e.Failed == "" || e.Attempts == 0 || !e.RetryAt.After(time.Now()) {
 			t.Errorf("not visible: %+v", e)
 		}
@@ -438,7 +438,7 @@ func TestInterrupt(t *testing.T) {
 		if trashed := len(w.other.TrashList()); clean && trashed > 0 {
 			t.Error("clean, but it was there")
 		}
-		if _, ok := w.j.Get(ino); ok {
+		if _, ok := w.j.Clone(ino); ok {
 			t.Error("the entry stays")
 		}
 	})
@@ -553,7 +553,7 @@ func TestAppendDuringUpload(t *testing.T) {
 			_, err = d.WriteAt([]byte("more"), int64(len(body)))
 		}
 		if err == nil {
-			e, _ := w.j.Get(ino)
+			e, _ := w.j.Clone(ino)
 			st := d.Commit()
 			e.Draft = &st
 			err = w.j.Put(e)

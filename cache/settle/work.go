@@ -110,7 +110,7 @@ func (t *task) run() report {
 		if t.ctx.Err() != nil {
 			return t.report(report{kind: again})
 		}
-		e, ok := t.s.j.Get(t.ino)
+		e, ok := t.s.j.Clone(t.ino)
 		if !ok {
 			return t.report(report{kind: done})
 		}
@@ -158,7 +158,7 @@ func (t *task) step(e *journal.Entry) report {
 		if r := t.place(e, ids, name); r.kind != next || e.Draft == nil {
 			return r
 		}
-		if e, ok := t.s.j.Get(t.ino); ok && t.inPlace(e) && !contentDone(e) {
+		if e, ok := t.s.j.Clone(t.ino); ok && t.inPlace(e) && !contentDone(e) {
 			return report{kind: again} // what waits for its place need not wait for the upload
 		}
 		return report{kind: next}
@@ -191,7 +191,7 @@ func (t *task) shadowed(e *journal.Entry, ids []string) uint64 {
 		if ino == 0 || ino == t.ino || node == e.NodeID {
 			continue
 		}
-		if other, ok := t.s.j.Get(ino); ok && other.NodeID == node && t.willLeave(other, id, e.Place.Name) {
+		if other, ok := t.s.j.Clone(ino); ok && other.NodeID == node && t.willLeave(other, id, e.Place.Name) {
 			return ino
 		}
 	}
@@ -515,7 +515,7 @@ func (t *task) parentGone(e *journal.Entry) report {
 	if err := t.s.h.ParentGone(t.ino); err != nil {
 		return t.fail(err)
 	}
-	if now, ok := t.s.j.Get(t.ino); ok && now.Rev == e.Rev {
+	if now, ok := t.s.j.Clone(t.ino); ok && now.Rev == e.Rev {
 		return t.fail(errNoParent) // it knows nothing better, for now
 	}
 	return report{kind: again}

@@ -217,7 +217,7 @@ func (w *world) told(wish func() (ino, rev uint64, err error)) error {
 
 func (w *world) dump() {
 	for _, ino := range w.j.Inos() {
-		e, _ := w.j.Get(ino)
+		e, _ := w.j.Clone(ino)
 		if e != nil {
 			w.Logf("entry %d: node=%q removed=%v place=%v base=%+v sent=%+v failed=%q", ino, e.NodeID, e.Removed, e.Place, e.Base, e.Sent, e.Failed)
 		}
