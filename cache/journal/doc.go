@@ -8,9 +8,10 @@
 //
 // # What survives what
 //
-//   - kill -9 loses nothing that returned. Put, Edit, Update and Done append a
-//     checksummed frame to journal.tail with write(2) before they return, and
-//     a draft's bytes are in its file when WriteAt returns.
+//   - kill -9 loses nothing that Written vouches for: its checksummed frame is
+//     in journal.tail by write(2), and a draft's bytes are in its file when
+//     WriteAt returns. Append itself only changes memory; what cannot be
+//     written is taken back, with all that was appended after it.
 //   - Power failure loses nothing that was synced: Commit and Put, then
 //     Draft.Sync, then Journal.Sync. That content stays, with its file, until
 //     newer content is synced or the drive has it, whatever is closed after.
@@ -48,9 +49,10 @@
 //
 // # Locks
 //
-// Draft.mu before Journal.mu. Journal.mu guards the index, the tail and the
-// table of drafts, and is held for one write(2) at most, never during a sync
-// nor while a new draft's file is made.
+// What SetRollback's hook takes, then Draft.mu, then Journal.mu. Journal.mu
+// guards the index and the table of drafts, and is never held during I/O on
+// the log nor while a new draft's file is made. Journal.writing says who writes
+// the log: one goroutine at a time, holding no lock.
 // Functions passed to Update, Edit, Peek, Children run under it and must call
 // neither the journal nor a draft. There are two goroutines, the committer and
 // the prover (which syncs content that waits); Close ends them and waits.
