@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/logs"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mountd"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/sample"
@@ -30,7 +31,7 @@ func newDemo(p *program) *cobra.Command {
 	}
 	flags := config.Register(cmd.Flags(), config.Mount|config.Logging)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := flags.Load(p.env)
+		c, err := flags.LoadFlags(p.env)
 		if err == nil {
 			err = runDemo(cmd.Context(), p, c, first(args))
 		}
@@ -43,18 +44,21 @@ func newDemo(p *program) *cobra.Command {
 }
 
 // runDemo makes a configuration of its own: nothing of an account's profile,
-// token or state is touched.
+// token or state is touched, and its directories are no profile's.
 func runDemo(ctx context.Context, p *program, c *config.Config, mountpoint string) (err error) {
 	if c.Background {
 		return fail(exitUsage, "--background: the demo lives in the foreground, until Ctrl-C")
 	}
-	c.Profile = "demo"
-	c.StateDir = filepath.Join(c.Places.State, "demo") // where --profile demo looks for it
+	c.Profile = config.Demo
+	c.StateDir = filepath.Join(c.Places.State, config.DemoDir) // where --profile demo looks, unless an account has that name
+	if h, held := lock.Find(c.StateDir); held {
+		return fail(exitUsage, "a demo runs already, on %s (process %d): use that one, or end it with drivefs unmount %s", h.Mountpoint, h.PID, show.Quote(h.Mountpoint))
+	}
 	c.TokenFile = filepath.Join(c.StateDir, "token.json")
 	c.Data = filepath.Join(c.StateDir, "drive")
 	c.Listen, c.Faults, c.Import = "127.0.0.1:0", "", ""
 	if !c.Given("cache-dir") {
-		c.CacheDir = filepath.Join(c.Places.Cache, "demo")
+		c.CacheDir = filepath.Join(c.Places.Cache, config.DemoDir)
 	}
 	mountpoint, made, err := demoMountpoint(mountpoint)
 	if err != nil {
@@ -90,14 +94,14 @@ func runDemo(ctx context.Context, p *program, c *config.Config, mountpoint strin
 
 // demoMountpoint takes the one given, or makes one that goes away with the demo.
 func demoMountpoint(given string) (path string, made bool, err error) {
-	if given != "" {
-		return given, false, nil
+	path = given
+	if path == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", false, fail(exitUsage, "no home directory: name a MOUNTPOINT")
+		}
+		path = filepath.Join(home, "drivefs-demo")
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", false, fail(exitUsage, "no home directory: name a MOUNTPOINT")
-	}
-	path = filepath.Join(home, "drivefs-demo")
 	err = os.Mkdir(path, 0o700)
 	if errors.Is(err, os.ErrExist) {
 		return path, false, nil

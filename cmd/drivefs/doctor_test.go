@@ -35,7 +35,7 @@ func TestDoctor(t *testing.T) {
 	}
 	at := 0
 	for _, part := range []string{
-		"ok    kernel       Linux ", "ok    /dev/fuse", "ok    settings     defaults", "ok    token", "ok    clock        right",
+		"ok    kernel       Linux ", "ok    /dev/fuse", "ok    settings     /", "ok    token", "ok    clock        right",
 		"ok    network      " + w.drive.Endpoint() + " answers in ", "first byte", "ok    account      ACTIVE",
 		"ok    permissions  reading and writing", "ok    quota", "ok    disk", "ok    dead mounts  none", "ok    state", "ok    journal      nothing waits",
 	} {

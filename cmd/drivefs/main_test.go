@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mountd"
@@ -64,6 +66,7 @@ func newWorld(t *testing.T, o drivetest.Options) *world {
 	if err := os.Mkdir(w.mountpoint, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	w.configure()
 	w.drive, err = drivetest.Start(o)
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +104,24 @@ func newWorld(t *testing.T, o drivetest.Options) *world {
 		}
 	})
 	return w
+}
+
+// configure writes a configuration as somebody has it who has used drivefs with
+// Amazon for a while: every key is there, and those of the account are not this
+// drive's.
+func (w *world) configure() {
+	w.t.Helper()
+	var b strings.Builder
+	for _, table := range []string{"default", "work"} {
+		fmt.Fprintf(&b, "[%s]\nclient-id = \"amzn1.application-oa2-client.of-amazon\"\nclient-secret = \"amazon-only-secret\"\n", table)
+		for _, s := range config.Settings {
+			if s.Name == "profile" || s.Group&config.Serve != 0 || s.Default == "" {
+				continue
+			}
+			fmt.Fprintf(&b, "%s = %q\n", s.Name, s.Default)
+		}
+	}
+	put(w.t, filepath.Join(w.home, ".config/drivefs/config.toml"), b.String())
 }
 
 func (w *world) token() string { return filepath.Join(w.home, "token.json") }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -580,7 +581,11 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	needFuse(t)
 	w := newWorld(t, drivetest.Options{})
-	w.env = nil
+	w.env = []string{"DRIVEFS_ROOT=/none", "DRIVEFS_ENDPOINT=http://127.0.0.1:1/"} // none of its business
+	put(t, filepath.Join(w.home, ".config/drivefs/config.toml"), "[default]\nclient-id = \"x\"\nclient-secret = \"amazon-only-secret\"\nroot = \"/Photos\"\nread-only = true\nbackground = true\n")
+	if err := os.Remove(w.mountpoint); err != nil { // it is made
+		t.Fatal(err)
+	}
 	demo := func() *process {
 		t.Helper()
 		p := w.start("demo", w.mountpoint)
@@ -599,10 +604,26 @@ func TestDemo(t *testing.T) {
 	if err := os.Remove(w.file("Read me first.txt")); err != nil {
 		t.Fatal(err)
 	}
+	_, stderr, code := w.run("demo")
+	if code != 2 {
+		t.Errorf("a second demo: exit code %d", code)
+	}
+	oneLine(t, stderr, "runs already", w.mountpoint, strconv.Itoa(p.cmd.Process.Pid))
+	if out := w.must("trash", "list", "--profile=demo", "--endpoint=http://127.0.0.1:1/"); !strings.Contains(out, "/Read me first.txt") {
+		t.Errorf("the demo's trash: %s", out)
+	}
 	p.signal(syscall.SIGINT)
 	if code := p.end(); code != 0 || w.mounted() {
 		t.Errorf("exit code %d, mounted %v: %s", code, w.mounted(), p.stderr())
 	}
+	if exists(w.mountpoint) {
+		t.Error("the directory it made is still there")
+	}
+	_, stderr, code = w.run("status", "--profile=demo")
+	if code != 4 {
+		t.Errorf("status after the demo: exit code %d", code)
+	}
+	oneLine(t, stderr, "drivefs demo")
 	p = demo()
 	if b, err := os.ReadFile(w.file("mine.txt")); err != nil || string(b) != "kept" {
 		t.Errorf("the next demo has %q, %v", b, err)

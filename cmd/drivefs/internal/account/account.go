@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ import (
 type Account struct {
 	Tokens *drive.TokenFile
 	Client *drive.Client
+	guard  *guard
 }
 
 // Open reads the token and makes a client; the network is not used.
@@ -33,9 +35,8 @@ func Open(c *config.Config, log *slog.Logger, observe func(drive.Try)) (*Account
 	if err != nil {
 		return nil, TokenError(c, err)
 	}
-	client, err := drive.New(drive.Options{
+	o := drive.Options{
 		Endpoint:      c.Endpoint,
-		Tokens:        tokens,
 		Endpoints:     drive.FileEndpointCache(filepath.Join(c.StateDir, "endpoints.json"), c.Endpoint),
 		UserAgent:     version.UserAgent(),
 		Uploads:       c.Uploads,
@@ -44,12 +45,49 @@ func Open(c *config.Config, log *slog.Logger, observe func(drive.Try)) (*Account
 		DownloadLimit: c.DownloadLimit,
 		Logger:        log,
 		Observe:       observe,
-	})
+	}
+	g := &guard{TokenFile: tokens, ask: func(ctx context.Context, tokens oauth2.TokenSource) (string, error) {
+		o := o
+		o.Tokens, o.Tries = tokens, 2
+		client, err := drive.New(o)
+		if err != nil {
+			return "", err
+		}
+		defer client.Close()
+		n, err := client.Root(ctx)
+		return n.ID, err
+	}}
+	g.life, g.end = context.WithCancel(context.Background())
+	o.Tokens = g
+	client, err := drive.New(o)
 	if err != nil {
+		g.close()
 		tokens.Close()
 		return nil, exit.Fail(exit.Usage, "--endpoint %s: %w", c.Endpoint, err)
 	}
-	return &Account{tokens, client}, nil
+	return &Account{Tokens: tokens, Client: client, guard: g}, nil
+}
+
+// Want binds the account: from now on no call is made with a token before
+// confirm has been told the id of the root that it leads to, and accepted it.
+// An error of confirm that is ErrOther refuses the token until there is
+// another one.
+func (a *Account) Want(confirm func(root string) error) { a.guard.want(confirm) }
+
+// Confirm asks the drive whose it is, unless it has told already. ErrOther: it
+// is of another account.
+func (a *Account) Confirm(ctx context.Context) error {
+	_, err := a.guard.TokenContext(ctx)
+	return err
+}
+
+// Origin is where the drive of c is, as https://host.
+func Origin(c *config.Config) string {
+	u, err := url.Parse(c.Endpoint)
+	if err != nil {
+		return c.Endpoint
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // TokenError says what to do about a token file that is not one.
@@ -63,7 +101,9 @@ func TokenError(c *config.Config, err error) error {
 	return exit.Fail(exit.Usage, "reading the token: %w", err)
 }
 
+// Close ends what is under way.
 func (a *Account) Close() {
+	a.guard.close()
 	a.Client.Close()
 	a.Tokens.Close()
 }

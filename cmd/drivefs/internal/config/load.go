@@ -100,6 +100,19 @@ func Variable(name string) string {
 	return "DRIVEFS_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
+// LoadFlags is Load by flags and defaults alone: neither the file nor DRIVEFS_*
+// are looked at.
+func (f *Flags) LoadFlags(env Env) (*Config, error) {
+	c := &Config{Places: FindPlaces(env), Source: map[string]string{}, NoExec: f.noExec}
+	for i := range Settings {
+		if err := f.one(c, &Settings[i], func(string) (string, bool) { return "", false }, nil); err != nil {
+			return nil, err
+		}
+	}
+	f.places(c)
+	return c, nil
+}
+
 // Load puts together what the user asked for. The profile decides which table
 // of the file counts, so it cannot be set there.
 func (f *Flags) Load(env Env) (*Config, error) {
@@ -135,7 +148,15 @@ func (f *Flags) Load(env Env) (*Config, error) {
 		}
 	}
 	f.places(c)
+	if profile == Demo && table == nil && !c.Given("state-dir") && !c.Given("token-file") && !exists(c.TokenFile) {
+		c.StateDir = filepath.Join(c.Places.State, DemoDir) // no account has that name: the demo is meant
+	}
 	return c, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func (f *Flags) profile(c *Config, env Env) (string, error) {
@@ -169,6 +190,13 @@ func (f *Flags) one(c *Config, s *Setting, env Env, table map[string]entry) erro
 	return nil
 }
 
+// Demo is what the demo calls itself, and the name of its directories. A profile
+// cannot have such a name, and none has the demo's directories.
+const (
+	Demo    = "demo"
+	DemoDir = ".demo"
+)
+
 // places fills in what depends on other settings: paths on the profile, the
 // addresses of a local drive on its endpoint.
 func (f *Flags) places(c *Config) {
@@ -184,18 +212,33 @@ func (f *Flags) places(c *Config) {
 	if c.Data == "" {
 		c.Data = filepath.Join(c.Places.State, "serve")
 	}
-	// A drive on loopback (drivefs serve) has its own logins; its tokens are
-	// nothing to bother Amazon with.
 	if u, err := url.Parse(c.Endpoint); err == nil && u.Scheme == "http" {
-		origin := "http://" + u.Host
-		if !c.Given("auth-url") {
-			c.AuthURL = origin + "/ap/oa"
-		}
-		if !c.Given("token-url") {
-			c.TokenURL = origin + "/auth/o2/token"
-		}
+		c.local("http://" + u.Host)
 	}
 }
+
+// local fills in the addresses of a drive on loopback (drivefs serve): it has
+// its own logins, so its tokens are nothing to bother Amazon with. What the file
+// says of an account's login is said of the file's endpoint; of another one,
+// given for this run, it is none of the business.
+func (c *Config) local(origin string) {
+	if !c.fromFile("endpoint") {
+		for name, field := range map[string]*string{"client-id": &c.ClientID, "client-secret": &c.ClientSecret, "auth-url": &c.AuthURL, "token-url": &c.TokenURL} {
+			if c.fromFile(name) {
+				*field, c.Source[name] = "", "default"
+			}
+		}
+	}
+	if !c.Given("auth-url") {
+		c.AuthURL = origin + "/ap/oa"
+	}
+	if !c.Given("token-url") {
+		c.TokenURL = origin + "/auth/o2/token"
+	}
+}
+
+// fromFile reports whether the setting is from the configuration file.
+func (c *Config) fromFile(name string) bool { return strings.HasPrefix(c.Source[name], c.File+":") }
 
 // Given reports whether the setting was set by the user in any way.
 func (c *Config) Given(name string) bool { return c.Source[name] != "default" }

@@ -29,11 +29,14 @@ func Check(ctx context.Context, stderr io.Writer, c *config.Config, req control.
 		return r, err
 	}
 	defer a.Close()
-	store, err := cache.Open(ctx, cache.Options{StateDir: c.StateDir, Remote: a.Client, Logger: account.Log(stderr, c)})
+	store, err := cache.Open(ctx, cache.Options{StateDir: c.StateDir, Remote: a.Client, Origin: account.Origin(c), Logger: account.Log(stderr, c)})
 	if err != nil {
 		return r, StoreError(c, err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := bind(ctx, a, store, true); err != nil {
+		return r, StoreError(c, err)
+	}
 	return checkStore(ctx, c, store, req, say)
 }
 

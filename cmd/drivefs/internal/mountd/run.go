@@ -296,7 +296,7 @@ func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
 	if errors.Is(err, drive.ErrAuth) || errors.Is(err, drive.ErrNoAccount) {
 		return nil, account.RemoteError(m.c, err)
 	}
-	may := true
+	online, may := err == nil, true
 	permission := make(chan none)
 	go func() { // beside what is asked at opening
 		defer close(permission)
@@ -310,7 +310,7 @@ func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
 	defer func() { <-permission }()
 	for {
 		store, err := cache.Open(ctx, cache.Options{
-			StateDir: m.c.StateDir, CacheDir: m.c.CacheDir, Remote: m.account.Client,
+			StateDir: m.c.StateDir, CacheDir: m.c.CacheDir, Remote: m.account.Client, Origin: account.Origin(m.c),
 			Memory: m.c.CacheMemory, Disk: m.c.CacheDisk,
 			ReadOnly: m.c.ReadOnly, NamesExact: m.c.NamesExact, RootPath: m.c.Root,
 			Uploads: m.c.Uploads, Downloads: m.c.Downloads,
@@ -320,11 +320,17 @@ func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
 		})
 		if err == nil || !errors.Is(err, drive.ErrUnavailable) && !errors.Is(err, drive.ErrThrottled) {
 			<-permission
-			if err == nil && !may {
+			if err != nil {
+				return nil, StoreError(m.c, err)
+			}
+			if err := bind(ctx, m.account, store, online); err != nil {
+				return nil, errors.Join(StoreError(m.c, err), store.Close())
+			}
+			if !may {
 				store.SetWritable(false)
 				m.log.Warn(noChanges(m.c.Profile))
 			}
-			return store, StoreError(m.c, err)
+			return store, nil
 		}
 		select {
 		case <-time.After(time.Second):
@@ -334,9 +340,33 @@ func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
 	}
 }
 
+// bind makes the store's account the only one whose tokens are used. While the
+// drive cannot be reached that is found out later, at the first call.
+func bind(ctx context.Context, a *account.Account, store *cache.Store, online bool) error {
+	a.Want(func(root string) error {
+		err := store.ConfirmAccount(root)
+		if other := (*cache.AccountError)(nil); errors.As(err, &other) {
+			return fmt.Errorf("%w: %w", account.ErrOther, err)
+		}
+		return err
+	})
+	if !online {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	if err := a.Confirm(ctx); errors.Is(err, account.ErrOther) {
+		return err
+	}
+	return nil
+}
+
 // StoreError gives an error of cache.Open its exit code and its remedy.
 func StoreError(c *config.Config, err error) error {
+	var other *cache.AccountError
 	switch {
+	case errors.As(err, &other):
+		return exit.Fail(exit.Usage, "%w: use another --profile for it, or forget the first one with drivefs logout%s --purge-local", other, account.ProfileFlag(c))
 	case errors.Is(err, cache.ErrInUse):
 		return exit.Fail(exit.Usage, "%s: %w: end the other program first", c.StateDir, err)
 	case errors.Is(err, cache.ErrNewer):

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -98,6 +99,9 @@ func findProfile(c *config.Config) (*control.Client, string, error) {
 	}
 	switch len(found) {
 	case 0:
+		if c.Profile == config.Demo && filepath.Base(c.StateDir) == config.DemoDir {
+			return nil, "", exit.Fail(exit.NotMounted, "no demo runs: drivefs demo")
+		}
 		return nil, "", exit.Fail(exit.NotMounted, "profile %q is not mounted: drivefs mount --profile %s MOUNTPOINT", c.Profile, c.Profile)
 	case 1:
 		return m, found[0], nil
