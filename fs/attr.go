@@ -103,9 +103,7 @@ func (t *tree) statx(out *fuse.StatxOut, a *cache.Attr) {
 
 // setattr is SETATTR for both kinds of nodes; h may be nil. Owner and access
 // time are accepted and kept by nobody, so that cp -p, tar and rsync work.
-func (t *tree) setattr(ctx context.Context, ino, gen uint64, h *cache.Handle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	c := t.enter(ctx)
-	defer c.end()
+func (t *tree) setattr(c *call, ino, gen uint64, h *cache.Handle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	var want cache.SetAttr
 	if size, ok := in.GetSize(); ok {
 		if size > 1<<62 {

@@ -24,6 +24,7 @@ type dir struct {
 	// asked: the kernel may remember that a name is absent here. Set before
 	// the Store is asked, with exact names only.
 	asked atomic.Bool
+	calls calls
 }
 
 var _ interface {
@@ -49,10 +50,17 @@ var _ interface {
 	fusefs.NodeOnForgetter
 } = (*dir)(nil)
 
-// begin is the start of every request inside d: see index.
+// begin is the start of a request inside d: see index.
 func (d *dir) begin(ctx context.Context) *call {
 	d.t.index.keep(d)
 	return d.t.enter(ctx)
+}
+
+// hold is begin for a request during which the kernel holds the lock of d.
+func (d *dir) hold(ctx context.Context) *call {
+	c := d.begin(ctx)
+	c.holds(d)
+	return c
 }
 
 // OnForget is told when the kernel dropped d.
@@ -111,7 +119,7 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fus
 	if len(name) > maxName {
 		return nil, syscall.ENAMETOOLONG
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	if d.t.exact {
 		d.asked.Store(true)
@@ -170,7 +178,9 @@ func (d *dir) Statx(ctx context.Context, f fusefs.FileHandle, _, _ uint32, out *
 
 // Setattr sets mode and modification time.
 func (d *dir) Setattr(ctx context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	return d.t.setattr(ctx, d.ino, 0, nil, in, out)
+	c := d.hold(ctx)
+	defer c.end()
+	return d.t.setattr(c, d.ino, 0, nil, in, out)
 }
 
 // Create makes a file and opens it.
@@ -178,7 +188,7 @@ func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *
 	if len(name) > maxName {
 		return nil, nil, 0, syscall.ENAMETOOLONG
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	// The kernel sends CREATE only after it saw no such name. When there is
 	// one after all, ESTALE makes it look again and open that one: the bridge
@@ -210,7 +220,7 @@ func (d *dir) Mknod(ctx context.Context, name string, mode, _ uint32, out *fuse.
 	if mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, syscall.ENOTSUP
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	e, h, err := d.t.store.Create(c, d.ino, name, unix.O_WRONLY|unix.O_EXCL, cache.ModeSet|mode&0o777)
 	if err != nil {
@@ -235,7 +245,7 @@ func (d *dir) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.Ent
 	case d.ino == d.t.root && (name == ".Trash" || strings.HasPrefix(name, ".Trash-")):
 		return nil, syscall.EPERM
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	e, err := d.t.store.Mkdir(c, d.ino, name, cache.ModeSet|mode&0o777)
 	if err != nil {
@@ -260,7 +270,7 @@ func (d *dir) Link(ctx context.Context, target fusefs.InodeEmbedder, name string
 	if !ok {
 		return nil, syscall.EPERM
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	e, err := d.t.store.Link(c, f.StableAttr().Ino, d.ino, name)
 	if err != nil {
@@ -285,7 +295,7 @@ func (d *dir) remove(ctx context.Context, op, name string, do func(context.Conte
 	if len(name) > maxName {
 		return syscall.ENAMETOOLONG
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	shown := d.shown(c, name)
 	if err := do(cache.CalledBy(c, c.thread()), d.ino, name); err != nil {
@@ -306,9 +316,12 @@ func (d *dir) Rename(ctx context.Context, name string, newParent fusefs.InodeEmb
 	case len(name) > maxName, len(newName) > maxName:
 		return syscall.ENAMETOOLONG
 	}
-	c := d.begin(ctx)
+	c := d.hold(ctx)
 	defer c.end()
-	d.t.index.keep(to)
+	if to != d {
+		d.t.index.keep(to)
+		c.holds(to)
+	}
 	e, err := d.find(c, name)
 	if err != nil {
 		return d.t.errno(c, "rename", err)
@@ -376,7 +389,7 @@ func (d *dir) changed(name string) {
 
 // Fsync makes what was done in d safe on this machine's disk.
 func (d *dir) Fsync(ctx context.Context, _ fusefs.FileHandle, _ uint32) syscall.Errno {
-	c := d.t.enter(ctx)
+	c := d.hold(ctx)
 	defer c.end()
 	if err := d.t.store.SyncDir(c, d.ino); err != nil {
 		return d.t.nodeErrno(c, "fsyncdir", err)

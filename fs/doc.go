@@ -39,7 +39,10 @@
 //     READDIR to the next.
 //   - Notifications are sent by the notifier's goroutines only, which hold
 //     nothing; never by a handler (it would wait for its own directory) and
-//     never by who made the change (one hanging call would stop the feed).
+//     never by the goroutine that made the change (one hanging call would stop
+//     the feed). Names of a folder are told when the requests in it that were
+//     under way are answered: a process that is killed while it tells and is
+//     waited for cannot end. What that rule misses, package guard ends.
 //   - FLUSH and RELEASE do not look at their context: the kernel cancels it
 //     when a process is killed, and the commit must happen all the same.
 //   - No handler answers ENOSYS for a failure: the kernel would never ask again.
@@ -48,7 +51,7 @@
 //
 //	call.mu, dirHandle.mu, openHandles.mu (leaf each)
 //	index.mu  →  go-fuse's inode locks
-//	notifier.mu (leaf)
+//	notifier.mu  →  calls.mu
 //
 // No lock of this package is held over a call of the Store or a notification.
 package fs

@@ -85,7 +85,9 @@ func (f *file) Setattr(ctx context.Context, fh fusefs.FileHandle, in *fuse.SetAt
 	if open, ok := fh.(*handle); ok {
 		h = open.h
 	}
-	return f.t.setattr(ctx, ino, gen, h, in, out)
+	c := f.t.enter(ctx)
+	defer c.end()
+	return f.t.setattr(c, ino, gen, h, in, out)
 }
 
 // Fsync makes the file safe: on this machine's disk, or on the drive.

@@ -61,13 +61,6 @@ func (x *index) of(ino uint64) []*dir {
 	return slices.Clone(x.places[ino])
 }
 
-// has tells whether of(ino) is not empty.
-func (x *index) has(ino uint64) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return len(x.places[ino]) > 0
-}
-
 // several tells whether the folder ino is known at more than one place.
 func (x *index) several(ino uint64) bool {
 	x.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/fs/guard"
 )
 
 // fsType is the second column of df -T and of mountinfo, after "fuse.".
@@ -36,6 +37,11 @@ type MountOptions struct {
 
 	Xattrs     bool // answer extended attributes; the control attribute is answered anyway
 	NamesExact bool // names are what they are spelled; must be what the Store was opened with
+
+	// Guard starts this program again as a process that ends the calls which
+	// wait in the mount should this one be killed and not be able to go. The
+	// program must call guard.Main first thing.
+	Guard bool
 
 	Logger  *slog.Logger    // nil = discard
 	Debug   bool            // log every request
@@ -100,20 +106,45 @@ func Mount(ctx context.Context, o MountOptions) (*Server, error) {
 	}
 	t.notify.open()
 	s := &Server{t: t, fuse: srv, path: path, done: make(chan struct{})}
+	guarded := make(chan *guard.Guard, 1)
 	go func() {
 		srv.Serve()
+		if g := <-guarded; g != nil {
+			g.End()
+		}
 		t.open.releaseAll()
 		o.Store.OnEffects(func([]cache.Effect) {})
 		t.notify.close()
 		close(s.done)
 	}()
 	if err := srv.WaitMount(); err != nil {
+		guarded <- nil
 		_ = s.Lazy()
 		s.Wait()
 		return nil, fmt.Errorf("waiting for the mount on %s: %w", path, err)
 	}
 	s.raiseReadAhead()
+	var g *guard.Guard
+	if o.Guard {
+		g = s.startGuard()
+	}
+	guarded <- g
 	return s, nil
+}
+
+// startGuard gives nil when there can be none: the mount is as good without,
+// until it is killed in a bad moment.
+func (s *Server) startGuard() *guard.Guard {
+	minor, ok := minorAt(s.path)
+	if !ok {
+		return nil // unmounted already
+	}
+	g, err := guard.Start(minor)
+	if err != nil {
+		s.t.log.Warn("no guard: should this process be killed, calls that wait in the mount may hang", "err", err)
+		return nil
+	}
+	return g
 }
 
 // options chooses what go-fuse asks of the kernel. Each figure was measured;

@@ -255,6 +255,18 @@ func mountsAt(path string) []mountLine {
 	return at
 }
 
+// minorAt is the minor number of the device of the drivefs on path, which is
+// the number of its FUSE connection.
+func minorAt(path string) (minor uint32, ok bool) {
+	for _, m := range mountsAt(path) {
+		if _, n, _ := strings.Cut(m.dev, ":"); m.fstype == "fuse."+fsType {
+			v, err := strconv.ParseUint(n, 10, 32)
+			minor, ok = uint32(v), err == nil
+		}
+	}
+	return minor, ok
+}
+
 // mounted tells whether a drivefs is mounted on path.
 func mounted(path string) bool {
 	for _, m := range mountsAt(path) {

@@ -12,12 +12,14 @@ import (
 )
 
 // notifiers is the most goroutines that tell the kernel at once. One waits as
-// long as a request in its directory is unanswered, so there must be others.
+// long as a request in its directory is unanswered, which one that came after
+// the news may be, so there must be others.
 const notifiers = 16
 
 // notifier tells the kernel what it has to forget. Work is gathered by folder
 // and sent one folder at a time each, so within a folder it is in order, and
-// what comes while a folder waits is told together. Telling late or twice is
+// what comes while a folder waits is told together. Names wait for the requests
+// in their folder (see calls), which costs no goroutine. Telling late or twice is
 // harmless: the kernel asks the Store again and gets what is true then.
 //
 // Its goroutines are started when there is work and end when there is none;
@@ -27,7 +29,7 @@ type notifier struct {
 
 	mu      sync.Mutex
 	waiting map[uint64]*news // by folder; guarded by mu
-	order   []uint64         // folders that wait and are not being told, first come first; guarded by mu
+	order   []uint64         // folders that may be told, first come first, some twice; guarded by mu
 	telling map[uint64]*news // guarded by mu
 	workers int              // guarded by mu
 	closed  bool             // guarded by mu
@@ -44,6 +46,9 @@ type news struct {
 	attrs map[uint64]string // attributes of children: ino → the name it should have
 	self  bool              // attributes of the folder itself
 	done  chan struct{}     // closed when it was told
+	// busy is at how many places requests are under way that names wait for;
+	// -1 = not looked at yet. Guarded by notifier.mu.
+	busy int
 }
 
 // arrival is a name that came, and the inode it stands for.
@@ -147,7 +152,8 @@ func (n *notifier) name(dir uint64, name string) {
 // add puts work for a folder into the queue, unless the kernel has nothing of
 // that folder in its caches.
 func (n *notifier) add(dir uint64, put func(*news)) {
-	if !n.t.index.has(dir) {
+	places := n.t.index.of(dir)
+	if len(places) == 0 {
 		return
 	}
 	n.mu.Lock()
@@ -160,14 +166,32 @@ func (n *notifier) add(dir uint64, put func(*news)) {
 		if n.waiting == nil {
 			n.waiting, n.telling = map[uint64]*news{}, map[uint64]*news{}
 		}
-		w = &news{done: make(chan struct{})}
+		w = &news{done: make(chan struct{}), busy: -1}
 		n.waiting[dir] = w
 		if n.telling[dir] == nil {
 			n.order = append(n.order, dir)
 		}
 	}
 	put(w)
+	if w.busy < 0 && len(w.names)+len(w.came) > 0 {
+		w.busy = 0
+		for _, d := range places {
+			if d.calls.after(func() { n.answered(dir, w) }) {
+				w.busy++
+			}
+		}
+	}
 	n.employLocked()
+}
+
+// answered is called when w waits for one place less.
+func (n *notifier) answered(dir uint64, w *news) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if w.busy--; w.busy == 0 && n.waiting[dir] == w && n.telling[dir] == nil {
+		n.order = append(n.order, dir)
+		n.employLocked()
+	}
 }
 
 // employLocked starts goroutines for the work that waits.
@@ -202,6 +226,9 @@ func (n *notifier) work() {
 		dir := n.order[0]
 		n.order = n.order[1:]
 		w := n.waiting[dir]
+		if w == nil || w.busy > 0 {
+			continue // told already, or again in the order when it is answered
+		}
 		delete(n.waiting, dir)
 		n.telling[dir] = w
 		n.mu.Unlock()

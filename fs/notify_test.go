@@ -282,6 +282,89 @@ func TestNotifierWaits(t *testing.T) {
 	})
 }
 
+// TestNotifierSparesBusyFolders: a folder is told no name while the requests in
+// it are unanswered that were under way when the news came. Requests that come
+// later do not keep it waiting, what takes no lock is told at once, and sixteen
+// such folders do not delay the seventeenth.
+func TestNotifierSparesBusyFolders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, k, root := forest(t)
+		var busy []*dir
+		for i := range uint64(notifiers) {
+			busy = append(busy, grow(root, fmt.Sprint(i), folder(100+i)).Operations().(*dir)) // node 2+i
+		}
+		grow(busy[0], "f", regular(20, 0))  // node 18
+		grow(root, "free", folder(200))     // node 19
+		two := grow(root, "two", folder(5)) // node 20
+		var under []*call
+		for _, d := range busy {
+			under = append(under, d.hold(t.Context()), d.hold(t.Context()))
+		}
+		for i := range uint64(notifiers) {
+			tr.notify.name(100+i, "x")
+		}
+		tr.notify.name(200, "x")
+		tr.notify.effects([]cache.Effect{{Ino: 101, Folder: true, Attr: true}})
+		synctest.Wait()
+		want := []string{"entry 19 x", "content 19"}
+		if got := k.take(); !slices.Equal(got, want) {
+			t.Errorf("told %q while requests are unanswered, want %q", got, want)
+		}
+
+		// Half of the requests are answered, and others come.
+		late := busy[0].hold(t.Context())
+		under[0].end()
+		tr.notify.name(100, "y")
+		synctest.Wait()
+		if got := k.take(); got != nil {
+			t.Errorf("told %q before all were answered", got)
+		}
+		under[1].end()
+		synctest.Wait()
+		want = []string{"entry 2 x", "entry 2 y", "content 2"}
+		if got := k.take(); !slices.Equal(got, want) {
+			t.Errorf("told %q when all were answered, want %q", got, want)
+		}
+
+		// The next news waits for the late one. Attributes do not.
+		tr.notify.effects([]cache.Effect{{Ino: 20, Attr: true,
+			Old: []cache.Dentry{{Dir: 100, Name: "f"}}, New: []cache.Dentry{{Dir: 100, Name: "f"}}}})
+		synctest.Wait()
+		if got := k.take(); !slices.Equal(got, []string{"attr 18"}) {
+			t.Errorf("attributes in a busy folder: %q", got)
+		}
+		tr.notify.name(100, "z")
+		synctest.Wait()
+		if got := k.take(); got != nil {
+			t.Errorf("told %q before the late one was answered", got)
+		}
+		late.end()
+		for _, c := range under[2:] {
+			c.end()
+		}
+
+		// A rename holds two folders.
+		c := busy[0].hold(t.Context())
+		c.holds(two.Operations().(*dir))
+		synctest.Wait()
+		k.take()
+		tr.notify.name(5, "x")
+		tr.notify.name(100, "w")
+		synctest.Wait()
+		if got := k.take(); got != nil {
+			t.Errorf("told %q during a rename", got)
+		}
+		c.end()
+		if err := tr.notify.settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tr.notify.close()
+		if got := k.take(); len(got) != 4 {
+			t.Errorf("after the rename: %q", got)
+		}
+	})
+}
+
 // TestNotifierManyFolders: work for many folders at once is told by several,
 // not by one each.
 func TestNotifierManyFolders(t *testing.T) {

@@ -120,7 +120,7 @@ func (h *dirHandle) fillLocked(ctx context.Context) syscall.Errno {
 		h.pool, _ = buffers.Get().(*[]cache.Entry)
 		h.buf = *h.pool
 	}
-	c := h.d.begin(ctx)
+	c := h.d.hold(ctx)
 	defer c.end()
 	es, err := h.in.Append(c, h.buf[:0], max(h.at, cookieUp), h.batch)
 	h.buf, h.next = es, 0

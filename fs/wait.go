@@ -32,6 +32,7 @@ const (
 type call struct {
 	ctx   context.Context // go-fuse's
 	watch func(pid uint32) verdict
+	held  [2]held // folders whose lock the kernel holds for it
 
 	mu    sync.Mutex
 	err   error         // why it ended; guarded by mu
@@ -39,6 +40,21 @@ type call struct {
 	over  chan struct{} // closed by end; nil while there is no watcher
 	gone  chan struct{} // closed when the watcher returned
 	ended bool          // guarded by mu
+}
+
+// held is a folder whose lock is held, and the cohort that says so.
+type held struct {
+	d  *dir
+	in *cohort
+}
+
+// holds notes that the kernel holds the lock of d until the call is answered.
+func (c *call) holds(d *dir) {
+	i := 0
+	if c.held[0].d != nil {
+		i = 1
+	}
+	c.held[i] = held{d, d.calls.begin()}
 }
 
 // enter begins a request; end must be called when it is answered.
@@ -55,6 +71,11 @@ func (c *call) end() {
 	if watched {
 		close(c.over)
 		<-c.gone
+	}
+	for _, h := range c.held {
+		if h.d != nil {
+			h.d.calls.end(h.in)
+		}
 	}
 }
 

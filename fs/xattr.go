@@ -36,24 +36,20 @@ func (t *tree) getxattr(ctx context.Context, ino, gen uint64, name string, dest 
 	return uint32(copy(dest, val)), 0
 }
 
-func (t *tree) setxattr(ctx context.Context, ino, gen uint64, name string, val []byte, flags uint32) syscall.Errno {
+func (t *tree) setxattr(c *call, ino, gen uint64, name string, val []byte, flags uint32) syscall.Errno {
 	if !t.xattrs || !t.asked(ino, name) {
 		return syscall.ENOTSUP
 	}
-	c := t.enter(ctx)
-	defer c.end()
 	if err := t.store.Setxattr(c, ino, gen, name, val, flags); err != nil {
 		return t.nodeErrno(c, "setxattr", err)
 	}
 	return 0
 }
 
-func (t *tree) removexattr(ctx context.Context, ino, gen uint64, name string) syscall.Errno {
+func (t *tree) removexattr(c *call, ino, gen uint64, name string) syscall.Errno {
 	if !t.xattrs || !t.asked(ino, name) {
 		return syscall.ENOTSUP
 	}
-	c := t.enter(ctx)
-	defer c.end()
 	if err := t.store.Removexattr(c, ino, gen, name); err != nil {
 		return t.nodeErrno(c, "removexattr", err)
 	}
@@ -93,12 +89,16 @@ func (d *dir) Getxattr(ctx context.Context, name string, dest []byte) (uint32, s
 
 // Setxattr sets an extended attribute of the folder.
 func (d *dir) Setxattr(ctx context.Context, name string, val []byte, flags uint32) syscall.Errno {
-	return d.t.setxattr(ctx, d.ino, 0, name, val, flags)
+	c := d.hold(ctx)
+	defer c.end()
+	return d.t.setxattr(c, d.ino, 0, name, val, flags)
 }
 
 // Removexattr removes an extended attribute of the folder.
 func (d *dir) Removexattr(ctx context.Context, name string) syscall.Errno {
-	return d.t.removexattr(ctx, d.ino, 0, name)
+	c := d.hold(ctx)
+	defer c.end()
+	return d.t.removexattr(c, d.ino, 0, name)
 }
 
 // Listxattr names the extended attributes of the folder.
@@ -115,13 +115,17 @@ func (f *file) Getxattr(ctx context.Context, name string, dest []byte) (uint32, 
 // Setxattr sets an extended attribute of the file.
 func (f *file) Setxattr(ctx context.Context, name string, val []byte, flags uint32) syscall.Errno {
 	ino, gen := f.id()
-	return f.t.setxattr(ctx, ino, gen, name, val, flags)
+	c := f.t.enter(ctx)
+	defer c.end()
+	return f.t.setxattr(c, ino, gen, name, val, flags)
 }
 
 // Removexattr removes an extended attribute of the file.
 func (f *file) Removexattr(ctx context.Context, name string) syscall.Errno {
 	ino, gen := f.id()
-	return f.t.removexattr(ctx, ino, gen, name)
+	c := f.t.enter(ctx)
+	defer c.end()
+	return f.t.removexattr(c, ino, gen, name)
 }
 
 // Listxattr names the extended attributes of the file.

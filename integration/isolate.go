@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/fs/guard"
 )
 
 const isolated = "DRIVEFS_TEST_ISOLATED"
@@ -76,19 +78,9 @@ func Isolate() (code int, again bool) {
 // release ends the mounts of a process that has exited but cannot go: a thread
 // of it waits for an answer from the filesystem that it served itself.
 func release(pid int) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil || !strings.Contains(string(status), "State:\tZ") {
+	if !guard.Dying(pid) {
 		return
 	}
-	ctl, err := os.MkdirTemp("", "drivefs-fusectl")
-	if err != nil {
-		return
-	}
-	defer os.Remove(ctl)
-	if err := unix.Mount("none", ctl, "fusectl", 0, ""); err != nil {
-		return
-	}
-	defer unix.Unmount(ctl, 0)
 	infos, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/mountinfo", pid))
 	for _, info := range infos {
 		b, err := os.ReadFile(info)
@@ -97,8 +89,10 @@ func release(pid int) {
 		}
 		for line := range strings.Lines(string(b)) {
 			if f := strings.Fields(line); strings.Contains(line, " - fuse.drivefs ") {
-				_, minor, _ := strings.Cut(f[2], ":")
-				_ = os.WriteFile(filepath.Join(ctl, minor, "abort"), []byte("1"), 0)
+				var minor uint32
+				if _, err := fmt.Sscanf(f[2], "0:%d", &minor); err == nil {
+					_ = guard.Abort(minor)
+				}
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/killed"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
@@ -19,6 +20,7 @@ import (
 
 func newUnmount(p *program) *cobra.Command {
 	var req control.UnmountRequest
+	var force bool
 	cmd := &cobra.Command{
 		Use:     "unmount [flags] MOUNTPOINT",
 		Aliases: []string{"umount"},
@@ -35,11 +37,21 @@ func newUnmount(p *program) *cobra.Command {
 		if req.Timeout < 0 || cmd.Flags().Changed("timeout") && req.Timeout == 0 {
 			return fail(exitUsage, "--timeout: expected a duration above 0; --no-wait does not wait at all")
 		}
+		if force {
+			if req != (control.UnmountRequest{}) {
+				return fail(exitUsage, "--force asks for nothing and waits for nothing: it goes with no other flag")
+			}
+			return killed.Force(args[0])
+		}
+		if _, err := killed.End(ctx, c.StateDir); err != nil {
+			return err
+		}
 		return runUnmount(ctx, p, c, req, args[0])
 	})
 	cmd.Flags().BoolVar(&req.NoWait, "no-wait", false, "leave pending uploads for the next mount (exit code 6 if there are any)")
 	cmd.Flags().DurationVar(&req.Timeout, "timeout", 0, "wait so long at most, then do as --no-wait")
 	cmd.Flags().BoolVar(&req.Lazy, "lazy", false, "unmount although programs use it; what they have open goes on")
+	cmd.Flags().BoolVar(&force, "force", false, "end a mount that hangs: what waits in it fails; what is not uploaded is left for the next mount")
 	return cmd
 }
 

@@ -9,9 +9,13 @@ import (
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/fs/guard"
 )
 
 func main() {
+	if guard.Main() { // of a mount, in a process of its own
+		return
+	}
 	p := &program{name: os.Args[0], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}
 	os.Exit(p.main(context.Background(), os.Args))
 }

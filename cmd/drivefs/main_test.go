@@ -23,6 +23,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mountd"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/drive/drivetest"
+	"github.com/drivefs/drivefs/fs/guard"
 	"github.com/drivefs/drivefs/integration"
 )
 
@@ -31,6 +32,12 @@ import (
 const asProgram = "_TEST_AS_DRIVEFS"
 
 func TestMain(m *testing.M) {
+	if guard.Main() {
+		return
+	}
+	if at := os.Getenv(asHanging); at != "" {
+		os.Exit(hang(at, os.Getenv("HOME")))
+	}
 	if os.Getenv(asProgram) != "" {
 		mountd.FirstMount = 3 * time.Second
 		if path := os.Getenv(asleepFile); path != "" {

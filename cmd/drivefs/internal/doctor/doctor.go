@@ -1,5 +1,6 @@
 // Package doctor answers one question: is this machine ready to mount a profile's
-// drive, and if not, what is to be done? Nothing is changed, here or there.
+// drive, and if not, what is to be done? Nothing is changed, here or there, but
+// what is left of a mount that was killed and hangs is ended.
 package doctor
 
 import (
@@ -17,9 +18,11 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/killed"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
+	"github.com/drivefs/drivefs/fs/guard"
 )
 
 // Finding is what one check found.
@@ -39,7 +42,7 @@ type finding struct {
 
 // checks are in the order a mount needs what they look at.
 var checks = []func(context.Context, io.Writer, *config.Config) []finding{
-	one(checkKernel), one(checkFuse), one(checkHelper), one(checkAllowOther),
+	one(checkKernel), one(checkFuse), one(checkHelper), one(checkAllowOther), one(checkGuard), one(checkKilled),
 	one(checkConfig), one(checkToken), one(checkClock), checkNetwork, checkAccount,
 	one(checkDisk), one(checkDeadMounts), one(checkState), checkJournal,
 }
@@ -132,6 +135,25 @@ func checkAllowOther(_ context.Context, _ io.Writer, c *config.Config) finding {
 		}
 	}
 	return finding{about: "sharing", err: exit.Fail(exit.Usage, "--allow-other and --allow-root need the line user_allow_other in %s: add it as root", file)}
+}
+
+// checkGuard tells whether a mount can have a guard.
+func checkGuard(context.Context, io.Writer, *config.Config) finding {
+	const about = "guard"
+	if err := guard.Available(); err != nil {
+		return finding{about: about, note: fmt.Sprintf("should a mount be killed (kill -9, no memory left), programs in it may hang until drivefs unmount --force: %v", err)}
+	}
+	return finding{about: about, well: "ends what waits in a mount that is killed"}
+}
+
+// checkKilled comes before anything looks into a mount.
+func checkKilled(ctx context.Context, _ io.Writer, c *config.Config) finding {
+	found, err := killed.End(ctx, c.StateDir)
+	f := finding{about: "killed mount", err: err}
+	if found {
+		f.note = "one was killed and hung: it was ended"
+	}
+	return f
 }
 
 func checkDeadMounts(ctx context.Context, _ io.Writer, _ *config.Config) finding {

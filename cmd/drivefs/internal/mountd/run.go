@@ -29,6 +29,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/killed"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/lock"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/logs"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
@@ -123,6 +124,9 @@ func (m *mount) later(undo func() error) { m.undo = append(m.undo, undo) }
 
 // take opens the log and takes the state directory.
 func (m *mount) take(mountpoint string) (err error) {
+	if _, err := killed.End(context.Background(), m.c.StateDir); err != nil {
+		return err
+	}
 	if m.mountpoint, err = checkMountpoint(m.c, mountpoint); err != nil {
 		return err
 	}
@@ -208,7 +212,7 @@ func (m *mount) mount(first, second context.Context) (err error) {
 		Store: m.store, Mountpoint: m.mountpoint, FsName: m.c.Profile,
 		UID: m.c.UID, GID: m.c.GID, Umask: m.c.Umask,
 		AllowOther: m.c.AllowOther, AllowRoot: m.c.AllowRoot, ReadOnly: m.c.ReadOnly,
-		Xattrs: m.c.Xattrs, NamesExact: m.c.NamesExact, Logger: m.log, Observe: observe,
+		Xattrs: m.c.Xattrs, NamesExact: m.c.NamesExact, Guard: true, Logger: m.log, Observe: observe,
 	})
 	if err != nil {
 		return mountError(m.mountpoint, err)
