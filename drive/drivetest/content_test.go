@@ -6,9 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"image"
-	"image/jpeg"
-	"image/png"
 	"io"
 	"net/http"
 	"strings"
@@ -226,43 +223,6 @@ func TestRedirectAndTempLink(t *testing.T) {
 	if n := a.get(big); n["tempLink"] != nil {
 		t.Error("a tempLink nobody asked for")
 	}
-}
-
-func TestViewBox(t *testing.T) {
-	a := newAPI(t)
-	var b bytes.Buffer
-	if err := png.Encode(&b, image.NewRGBA(image.Rect(0, 0, 40, 20))); err != nil {
-		t.Fatal(err)
-	}
-	pic, text := a.put(a.root(), "p.png", b.String()).id(), a.put(a.root(), "t.txt", "x").id()
-	for box, want := range map[string]image.Point{"10": {10, 5}, "100": {40, 20}} {
-		r := a.do("GET", "/cdproxy/nodes/"+pic+"/content?viewBox="+box, nil)
-		img, err := jpeg.Decode(bytes.NewReader(r.body))
-		if err != nil || img.Bounds().Size() != want {
-			t.Errorf("viewBox %s: %v %v", box, img, err)
-		}
-	}
-	a.do("GET", "/cdproxy/nodes/"+text+"/content?viewBox=10", nil).want(t, 400)
-}
-
-func TestResume(t *testing.T) {
-	a := newAPI(t)
-	content := strings.Repeat("0123456789abcdef", 400_000) // 6.4 MB, more than one chunk
-	meta := obj{"name": "big", "kind": "FILE", "size": len(content), "md5": md5hex(content)}
-	ct, body := form(meta, content)
-	a.do("GET", "/cdproxy/resume?localId=L", nil).want(t, 204)
-	cut := 6_000_000
-	a.do("POST", "/cdproxy/nodes?suppress=deduplication&localId=L", bytes.NewReader(body[:cut]), "Content-Type", ct).want(t, 400)
-	r := a.do("GET", "/cdproxy/resume?localId=L", nil).want(t, 200)
-	have := r.num("receivedBytes")
-	if have < 5_243_915 || r.num("expectedBytes") != int64(len(content)) || r.str("uploadState") != "IN_PROGRESS" {
-		t.Fatalf("resume: %v", r)
-	}
-	n := a.do("PUT", r.str("contentLink"), strings.NewReader(content[have:]), "Content-Range", fmt.Sprintf("bytes %d-%d/%d", have, len(content)-1, len(content))).want(t, 201)
-	if n.id() != r.str("nodeId") || n.sub("contentProperties").str("md5") != md5hex(content) {
-		t.Errorf("resumed: %v", n)
-	}
-	a.do("GET", "/cdproxy/resume?localId=L", nil).want(t, 204)
 }
 
 func TestScopes(t *testing.T) {

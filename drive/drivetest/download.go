@@ -121,9 +121,6 @@ func (c *call) openBlob(n *node) (*os.File, *content, error) {
 }
 
 func (c *call) serveContent(n *node) (reply, *apiError) {
-	if c.q.Get("viewBox") != "" {
-		return c.serveView(n)
-	}
 	f, ct, err := c.openBlob(n)
 	if err != nil {
 		return reply{}, notFound(n.id)

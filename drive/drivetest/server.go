@@ -39,7 +39,6 @@ type Server struct {
 	logNext int
 	cursors cursors
 	codes   map[string]grant // authorization codes not used yet
-	resumes map[string]*resume
 
 	lifeMu  sync.Mutex // guards late, lateSeq, and Add of working against Close
 	late    map[int]*lateWork
@@ -53,7 +52,7 @@ func Start(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{o: o.withDefaults(), served: make(chan struct{}), counts: map[string]int{}, codes: map[string]grant{},
-		resumes: map[string]*resume{}, late: map[int]*lateWork{}}
+		late: map[int]*lateWork{}}
 	dir := s.o.Dir
 	if dir == "" {
 		tmp, err := os.MkdirTemp("", "drivetest-")
@@ -104,7 +103,6 @@ func (s *Server) Close() error {
 		<-s.served
 		s.dropLate()
 		s.working.Wait()
-		s.dropResumes()
 		s.closeEr = errors.Join(err, s.st.close(), s.removePrivate())
 	})
 	return s.closeEr

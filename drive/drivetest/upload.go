@@ -138,7 +138,7 @@ func (c *call) content() (*incoming, *apiError) {
 		return nil, broken(err)
 	}
 	if err := c.receiveAll(in); err != nil {
-		c.interrupted(in)
+		in.drop()
 		return nil, badRequest("Cannot complete upload")
 	}
 	_, _ = io.Copy(io.Discard, c.r.Body)
