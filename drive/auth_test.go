@@ -49,7 +49,7 @@ func TestRefusedTokenIsRenewedOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := &renewing{tokens: []string{"old", "new"}}
-			s, c := local(t, func(o *Options) { o.Tokens = src })
+			s, c := socketless(t, func(o *Options) { o.Tokens = src })
 			var seen []string
 			s.HandleFunc("PATCH /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) {
 				seen = append(seen, r.Header.Get("Authorization"))
@@ -74,7 +74,7 @@ func TestRefusedTokenIsRenewedOnce(t *testing.T) {
 
 func TestRefusedRenewalNeedsALogin(t *testing.T) {
 	src := &renewing{tokens: []string{"old"}, err: &oauth2.RetrieveError{ErrorCode: "invalid_grant", Response: &http.Response{StatusCode: 400}}}
-	s, c := local(t, func(o *Options) { o.Tokens = src })
+	s, c := socketless(t, func(o *Options) { o.Tokens = src })
 	s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 401, nil) })
 	before := c.StateChanged()
 	_, err := c.Get(bg, "x")
@@ -91,7 +91,7 @@ func TestRefusedRenewalNeedsALogin(t *testing.T) {
 
 func TestSporadicRefusalsAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		n := 0
 		s.HandleFunc("POST /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 			switch n++; n {
@@ -115,13 +115,13 @@ func TestSporadicRefusalsAreRepeated(t *testing.T) {
 
 func TestStaticTokenRefusedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 401, nil) })
 		_, err := c.Get(bg, "x")
 		wantIs(t, err, ErrAuth)
 
 		// One refusal is not for ever.
-		s, c = local(t, nil)
+		s, c = socketless(t, nil)
 		s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", "1")
 			reply(w, 401, nil)
@@ -137,7 +137,7 @@ func TestStaticTokenRefusedForEver(t *testing.T) {
 }
 
 func TestNoTokensNoHeader(t *testing.T) {
-	s, c := local(t, func(o *Options) { o.Tokens = nil; o.UserAgent = "test/1" })
+	s, c := socketless(t, func(o *Options) { o.Tokens = nil; o.UserAgent = "test/1" })
 	s.HandleFunc("GET /meta/account/info", func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := r.Header["Authorization"]; ok || r.UserAgent() != "test/1" {
 			t.Errorf("header %v", r.Header)
@@ -159,7 +159,7 @@ func TestRenewalThatFailsForNowIsRepeated(t *testing.T) {
 			}
 			return &oauth2.Token{AccessToken: "t"}, nil
 		})
-		s, c := local(t, func(o *Options) { o.Tokens = src })
+		s, c := socketless(t, func(o *Options) { o.Tokens = src })
 		s.HandleFunc("POST /meta/nodes", func(w http.ResponseWriter, r *http.Request) { reply(w, 201, node("x", "n")) })
 		if _, err := c.CreateFolder(bg, NewNode{Name: "n"}); err != nil {
 			t.Fatal(err)

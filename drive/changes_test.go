@@ -58,7 +58,7 @@ func TestChangesStreams(t *testing.T) {
 	for _, tt := range tests {
 		for _, zip := range []bool{false, true} {
 			t.Run(fmt.Sprint(tt.name, ", gzip ", zip), func(t *testing.T) {
-				s, c := local(t, nil)
+				s, c := socketless(t, nil)
 				s.HandleFunc("POST /meta/changes", func(w http.ResponseWriter, r *http.Request) {
 					body := []byte(tt.body)
 					if zip && r.Header.Get("Accept-Encoding") == "gzip" {
@@ -81,7 +81,7 @@ func TestChangesStreams(t *testing.T) {
 }
 
 func TestChangesRequestAndErrors(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	var bodies []string
 	status := 200
 	s.HandleFunc("POST /meta/changes", func(w http.ResponseWriter, r *http.Request) {
@@ -158,7 +158,7 @@ func TestChangesAreStreamed(t *testing.T) {
 func TestChangesSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pr, pw := io.Pipe()
-		s, c := local(t, func(o *Options) {
+		s, c := socketless(t, func(o *Options) {
 			base := o.Transport
 			o.Transport = roundTripperFunc(func(r *http.Request) (*http.Response, error) {
 				if r.Method != "POST" {
@@ -198,7 +198,7 @@ func TestChangesHugeLine(t *testing.T) {
 		`"reset":false,`: "c1,false,20000 c1,false,20000 c2,false,5000",
 		``:               "c2,false,45000",
 	} {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		s.HandleFunc("POST /meta/changes", func(w http.ResponseWriter, r *http.Request) { endlessLine(w, reset, 45_000) })
 		got, err := collect(c, bg, ChangesRequest{Checkpoint: "c1"})
 		if err != nil || got != want {

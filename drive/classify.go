@@ -13,7 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 // maxErrorBody is how much of an error's body is read; the rest is dropped with the connection.
@@ -74,28 +75,14 @@ func jsonString(raw json.RawMessage) string {
 	return s
 }
 
-var (
-	conflictingNode = regexp.MustCompile(`conflicting NodeId: ([A-Za-z0-9_-]{1,64})`)
+var conflictingNode = regexp.MustCompile(`conflicting NodeId: ([A-Za-z0-9_-]{1,64})`)
 
-	// secrets are what a message of the service may quote of our request: API
-	// §2.4 shows tokens, S3 signed addresses. The last one takes any long run
-	// that could be a token of another form; ids (22) and request ids (36) are shorter.
-	secrets = regexp.MustCompile(`(?i)bearer\s+[^\s'"<>]+|atz[a-z]\|[^\s'"<>]+|/templink/[^\s'"<>?]+|` +
-		`(?:token|signature|credential|x-amz-[a-z-]+)=[^\s&'"<>]+|[A-Za-z0-9|_~+=%-]{64,}`)
-)
-
-// scrub makes a text of the service fit for a log: one line, no secrets, at most 500 bytes.
+// scrub makes a text of the service fit for a log: one line, no secrets, nothing
+// a terminal would act on, at most 500 bytes.
 func scrub(s string) string {
-	if len(s) > 4096 {
-		s = s[:4096] // keep the work below small; a token cut here is still long enough to be seen
-	}
-	s = secrets.ReplaceAllString(s, "[removed]")
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	s = redact.Printable(strings.Join(strings.Fields(redact.Text(s)), " "))
 	if len(s) > 500 {
-		s = s[:500]
-		for !utf8.ValidString(s) {
-			s = s[:len(s)-1]
-		}
+		s = strings.ToValidUTF8(s[:500], "")
 	}
 	return s
 }

@@ -80,14 +80,15 @@ func TestClassify(t *testing.T) {
 }
 
 func TestScrub(t *testing.T) {
-	secret := "Atza|IwEBIExampleSecretPart"
+	secret, other := "Atza|IwEBIExampleSecretPart", strings.Repeat("q", 70)+"IwEBIExampleSecretPart"
+	StaticTokenSource(other) // what was given as a token is one, whatever its form
 	for _, s := range []string{
 		`'` + secret + `' not a valid key=value pair (missing equal-sign) in Authorization header: 'bearer ` + secret + `'.`,
 		"Authorization=Bearer IwEBIExampleSecretPart",
 		"https://content/cdproxy/templink/IwEBIExampleSecretPart?viewBox=3",
 		"https://s3/x?X-Amz-Signature=IwEBIExampleSecretPart&y=1",
 		"refresh_token=IwEBIExampleSecretPart",
-		"the token " + strings.Repeat("q", 70) + "IwEBIExampleSecretPart",
+		"the token " + other,
 	} {
 		if got := scrub(s); strings.Contains(got, "SecretPart") {
 			t.Errorf("scrub(%q) = %q", s, got)
@@ -96,6 +97,10 @@ func TestScrub(t *testing.T) {
 	plain := "com.amazon.clouddrive.client.exceptions.UnauthourizedAccessException: conflicting NodeId: ZyXwVuTsRqPoNmLkJiHgFe"
 	if got := scrub(plain); got != plain {
 		t.Errorf("scrub removed too much: %q", got)
+	}
+	name := strings.Repeat("a-long-name-of-a-file", 10) + ".bearer basic training.pdf"
+	if got := scrub(name); got != name {
+		t.Errorf("a name became %q", got)
 	}
 	if got := scrub(strings.Repeat("ä ", 1000)); len(got) > 500 {
 		t.Errorf("%d bytes", len(got))

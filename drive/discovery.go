@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/drivefs/drivefs/drive/local"
 )
 
 // endpointLife is how long the account's hosts are believed (API §4.1: three to five days).
@@ -59,21 +60,13 @@ func parseAddress(s string) (*url.URL, error) {
 	case u.User != nil:
 		return nil, errors.New("a URL with a user or password is not accepted")
 	case u.Scheme == "https":
-	case u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "http" && local.Loopback(u.Hostname()):
 	case u.Scheme == "http":
 		return nil, fmt.Errorf("%s: plain http is accepted on loopback hosts only, use https", where)
 	default:
 		return nil, fmt.Errorf("%s: expected https", where)
 	}
 	return u, nil
-}
-
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // Discover gives the hosts of the account: from memory or the cache when they are less than
@@ -348,7 +341,7 @@ func (f *fileEndpointCache) Store(e Endpoints) {
 	data, err := json.MarshalIndent(endpointFile{f.endpoint, e}, "", "\t")
 	if err == nil {
 		_ = os.MkdirAll(filepath.Dir(f.path), 0o700)
-		_ = writeFileAtomic(f.path, append(data, '\n'))
+		_ = local.ReplaceFile(f.path, append(data, '\n'))
 	}
 }
 

@@ -66,7 +66,7 @@ func TestDiscoverAnswers(t *testing.T) {
 
 func TestDiscoverOnceForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 200, node("x", "n")) })
 		var wg sync.WaitGroup
 		for range 20 {
@@ -97,7 +97,7 @@ func TestDiscoverOnceForAll(t *testing.T) {
 func TestOldHostsWhenDiscoveryFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := &memoryCache{e: Endpoints{Metadata: "https://drive.test/meta/", Content: "https://drive.test/content", Fetched: time.Now().Add(-100 * time.Hour)}}
-		s, c := local(t, func(o *Options) { o.Endpoints = old; o.Endpoint = "https://drive.test/dead/" })
+		s, c := socketless(t, func(o *Options) { o.Endpoints = old; o.Endpoint = "https://drive.test/dead/" })
 		s.HandleFunc("GET /dead/account/endpoint", func(w http.ResponseWriter, r *http.Request) { reply(w, 429, nil) })
 		s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 200, node("x", "n")) })
 		for range 5 {
@@ -131,7 +131,7 @@ func TestMovedHost(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			cache := &memoryCache{e: Endpoints{Metadata: "https://gone.test/meta/", Content: "https://gone.test/content/", Fetched: time.Now().Add(-time.Hour)}}
 			dead := &deadHost{name: "gone.test"}
-			s, c := local(t, func(o *Options) { o.Endpoints = cache; dead.next = o.Transport; o.Transport = dead })
+			s, c := socketless(t, func(o *Options) { o.Endpoints = cache; dead.next = o.Transport; o.Transport = dead })
 			s.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 				if strings.Contains(r.URL.Path, "content") {
 					if got, err := readMultipart(r); err != nil || got.contents[1] != "hello" {
@@ -277,7 +277,7 @@ func TestFileEndpointCache(t *testing.T) {
 	}
 	// What is in the file is held against the rule as well.
 	FileEndpointCache(path, "https://drive.test/drive/v1/").Store(Endpoints{Metadata: "http://evil.example.com/", Content: "https://c/", Fetched: time.Now()})
-	_, c := local(t, func(o *Options) { o.Endpoints = FileEndpointCache(path, o.Endpoint) })
+	_, c := socketless(t, func(o *Options) { o.Endpoints = FileEndpointCache(path, o.Endpoint) })
 	if got, err := c.Discover(bg); err != nil || got.Metadata != "https://drive.test/meta/" {
 		t.Errorf("%+v %v", got, err)
 	}

@@ -230,7 +230,7 @@ func TestRedirectLoop(t *testing.T) {
 }
 
 func TestMetadataIsNotRedirected(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://elsewhere.test/", http.StatusFound)
 	})
@@ -313,7 +313,7 @@ func TestDownloadFollowsItsContext(t *testing.T) {
 func TestSilenceBeforeTheHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
-		s, c := local(t, func(o *Options) {
+		s, c := socketless(t, func(o *Options) {
 			base := o.Transport
 			o.Transport = roundTripperFunc(func(r *http.Request) (*http.Response, error) {
 				if n++; n == 2 {
@@ -338,7 +338,7 @@ func TestSilenceBeforeTheHeader(t *testing.T) {
 
 func TestDownloadLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, func(o *Options) { o.DownloadLimit = 1 << 20 })
+		s, c := socketless(t, func(o *Options) { o.DownloadLimit = 1 << 20 })
 		s.HandleFunc("GET /content/nodes/x/content", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(4<<20))
 			_, _ = w.Write(make([]byte, 4<<20))

@@ -11,7 +11,7 @@ import (
 )
 
 func TestChildrenFollowsPages(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	var queries []string
 	s.HandleFunc("GET /meta/nodes/{id}/children", func(w http.ResponseWriter, r *http.Request) {
 		queries = append(queries, r.URL.RawQuery)
@@ -51,7 +51,7 @@ func TestChildrenFollowsPages(t *testing.T) {
 }
 
 func TestListingEndsOnEmptyPage(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("startToken") != "" {
 			reply(w, 200, `{"nextToken":"more","data":[]}`)
@@ -66,7 +66,7 @@ func TestListingEndsOnEmptyPage(t *testing.T) {
 }
 
 func TestListingThatDoesNotAdvance(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, `{"nextToken":"same","data":[{"id":"1"}]}`)
 	})
@@ -75,7 +75,7 @@ func TestListingThatDoesNotAdvance(t *testing.T) {
 }
 
 func TestListingRestartsOnExpiredToken(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	expired := 0
 	s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 		switch tok := r.URL.Query().Get("startToken"); {
@@ -105,7 +105,7 @@ func TestListingRestartsOnExpiredToken(t *testing.T) {
 
 func TestListingRetries502(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		n := 0
 		s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 			if n++; n < 3 {
@@ -145,7 +145,7 @@ func TestListingCutInMidPage(t *testing.T) {
 }
 
 func TestFindComparesByItself(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	var filter string
 	s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 		filter = r.URL.Query().Get("filters")
@@ -163,7 +163,7 @@ func TestFindComparesByItself(t *testing.T) {
 }
 
 func TestRoot(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	answer := `{"data":[{"id":"r","isRoot":true,"kind":"FOLDER","status":"AVAILABLE","parents":[]}]}`
 	s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) { reply(w, 200, answer) })
 	n, err := c.Root(bg)
@@ -191,7 +191,7 @@ func TestNodeAnswers(t *testing.T) {
 		{`[]`, ErrProtocol, ""},
 	}
 	for _, tt := range tests {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		s.HandleFunc("GET /meta/nodes/{id}", func(w http.ResponseWriter, r *http.Request) { reply(w, 200, tt.body) })
 		n, err := c.Get(bg, "x")
 		if !errors.Is(err, tt.want) || n.Name != tt.name {
@@ -201,7 +201,7 @@ func TestNodeAnswers(t *testing.T) {
 }
 
 func TestListTrash(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	trashed := func(id, kind, parent string) map[string]any {
 		n := node(id, id, parent)
 		n["status"], n["kind"] = "TRASH", kind

@@ -85,8 +85,8 @@ func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// local makes a client of a service without sockets.
-func local(t *testing.T, mod func(*Options)) (*service, *Client) {
+// socketless makes a client of a service without sockets.
+func socketless(t *testing.T, mod func(*Options)) (*service, *Client) {
 	t.Helper()
 	s := newService("https://drive.test")
 	o := Options{Endpoint: "https://drive.test/drive/v1/", Tokens: StaticTokenSource("tok"), Transport: inProcess{s}}

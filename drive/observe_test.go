@@ -18,7 +18,7 @@ func TestNothingSecretIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const token = "Atza|IwEBIExampleSecretPart"
 		var log bytes.Buffer
-		s, c := local(t, func(o *Options) {
+		s, c := socketless(t, func(o *Options) {
 			o.Tokens = StaticTokenSource(token)
 			o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		})
@@ -104,7 +104,7 @@ func TestState(t *testing.T) {
 // 5xx after a whole upload is everyday matter, and waiting in our own queue
 // says nothing of the service.
 func TestWhatDoesNotMeanOffline(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	s.HandleFunc("POST /content/nodes", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		reply(w, 504, nil)

@@ -155,7 +155,7 @@ func TestPaceCountsOneThrottlingOnce(t *testing.T) {
 
 func TestPauseBeyondTheDeadlineFailsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		n := 0
 		s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) {
 			n++

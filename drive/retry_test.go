@@ -154,7 +154,7 @@ func TestRetryHonoursRetryAfter(t *testing.T) {
 // A wait beyond the deadline is not begun, and the answer is the service's.
 func TestRetryStopsBeforeTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		s.HandleFunc("GET /meta/nodes/{id}", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", "30")
 			reply(w, 503, `{"message":"later"}`)
@@ -179,7 +179,7 @@ func TestRetryStopsBeforeTheDeadline(t *testing.T) {
 
 func TestRetryCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := local(t, nil)
+		s, c := socketless(t, nil)
 		s.HandleFunc("GET /meta/nodes/{id}", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", "100")
 			reply(w, 500, nil)
@@ -233,7 +233,7 @@ func TestIdempotency(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := local(t, func(o *Options) { o.Owner = "me" })
+				s, c := socketless(t, func(o *Options) { o.Owner = "me" })
 				s.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 					_, _ = io.Copy(io.Discard, r.Body)
 					reply(w, 500, nil)
@@ -274,7 +274,7 @@ func TestRepeatsThatFindTheWorkDone(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := local(t, func(o *Options) { o.Owner = "me" })
+				s, c := socketless(t, func(o *Options) { o.Owner = "me" })
 				n := 0
 				s.HandleFunc(tt.path, func(w http.ResponseWriter, r *http.Request) {
 					if n++; n == 1 {
@@ -315,7 +315,7 @@ func TestCreateFolderUnclear(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := local(t, nil)
+				s, c := socketless(t, nil)
 				first := tt.first
 				s.HandleFunc("POST /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 					if first != 0 {
@@ -337,7 +337,7 @@ func TestCreateFolderUnclear(t *testing.T) {
 }
 
 func TestParentsAndTrashSettle(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	n := node("x", "n", "p")
 	s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 200, n) })
 	s.HandleFunc("/meta/nodes/p/children/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 409, nil) })
@@ -360,7 +360,7 @@ func TestParentsAndTrashSettle(t *testing.T) {
 }
 
 func TestChangesAnsweredWithoutTheNode(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	n := node("x", "new", "q")
 	n["status"] = "AVAILABLE"
 	s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) { reply(w, 200, n) })
@@ -387,7 +387,7 @@ func TestChangesAnsweredWithoutTheNode(t *testing.T) {
 }
 
 func TestProperties(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	var bodies []string
 	s.HandleFunc("PUT /meta/nodes/x/properties/{owner}/k", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)

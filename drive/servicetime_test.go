@@ -9,7 +9,7 @@ import (
 // The service's clock is the one that dates nodes, whatever this machine's is,
 // and whatever machine of the service writes the headers.
 func TestServiceTime(t *testing.T) {
-	s, c := local(t, nil)
+	s, c := socketless(t, nil)
 	if !c.ServiceTime().IsZero() {
 		t.Error("a date before any answer")
 	}

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/drivefs/drivefs/drive/local"
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 // ErrTokenFile: the token file is there, but it is no token file.
@@ -56,6 +59,7 @@ type TokenFile struct {
 	tried   time.Time     // when the last renewal ended
 	flight  chan struct{} // closed when the renewal under way ends; nil = none
 	closed  bool
+	unkept  error // why the renewed token is not in the file; nil = it is
 }
 
 // fileStamp tells whether a file is another one than before.
@@ -64,6 +68,8 @@ type fileStamp struct {
 	size  int64
 	info  os.FileInfo
 }
+
+func stampOf(info os.FileInfo) fileStamp { return fileStamp{info.ModTime(), info.Size(), info} }
 
 func (a fileStamp) same(b fileStamp) bool {
 	return a.mtime.Equal(b.mtime) && a.size == b.size && a.info != nil && b.info != nil && os.SameFile(a.info, b.info)
@@ -90,6 +96,9 @@ func OpenTokenFile(path string, conf *oauth2.Config) (*TokenFile, error) {
 		conf = &own
 	}
 	t := &TokenFile{path: path, conf: conf, early: refreshEarly}
+	if conf != nil {
+		redact.Hide(conf.ClientSecret)
+	}
 	tok, stamp, err := loadTokenFile(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -101,10 +110,41 @@ func OpenTokenFile(path string, conf *oauth2.Config) (*TokenFile, error) {
 	}
 	t.tok, t.stamp, t.checked = tok, stamp, time.Now()
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	base, _ := newBase(1)
-	t.client = &http.Client{Transport: base, Timeout: refreshTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	t.client = NewTokenClient()
 	return t, nil
+}
+
+// NewTokenClient makes a client for calls to a token endpoint. It follows no
+// redirect: a code, a refresh token or a client's secret is for the address
+// that was configured, and for no other. The caller closes its idle connections.
+func NewTokenClient() *http.Client {
+	base, _ := newBase(1)
+	return &http.Client{Transport: base, Timeout: refreshTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// WriteToken puts a token into a file of mode 0600, at once and for good.
+func WriteToken(path string, token *oauth2.Token) error {
+	redact.Hide(token.AccessToken, token.RefreshToken)
+	data, err := json.MarshalIndent(token, "", "\t")
+	if err != nil {
+		return err
+	}
+	return local.ReplaceFile(path, append(data, '\n'))
+}
+
+// Problem is what its owner should know of the token file, nil = all is well: a
+// renewed token that could not be kept, a file that others can read.
+func (t *TokenFile) Problem() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unkept != nil {
+		return t.unkept
+	}
+	if info := t.stamp.info; info != nil && info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s can be read by others: chmod 600 it", t.path)
+	}
+	return nil
 }
 
 // Close ends a renewal under way and waits for it.
@@ -215,7 +255,7 @@ func (t *TokenFile) checkFileLocked() {
 	}
 	t.checked = time.Now()
 	info, err := os.Stat(t.path)
-	if err != nil || (fileStamp{info.ModTime(), info.Size(), info}).same(t.stamp) {
+	if err != nil || stampOf(info).same(t.stamp) {
 		return
 	}
 	tok, stamp, err := loadTokenFile(t.path)
@@ -225,8 +265,17 @@ func (t *TokenFile) checkFileLocked() {
 	if tok.RefreshToken == "" && tok.AccessToken == t.tok.AccessToken {
 		tok.RefreshToken = t.tok.RefreshToken
 	}
-	t.tok, t.stamp, t.early = tok, stamp, refreshEarly
-	t.invalid, t.refused, t.lastErr, t.tried = "", nil, nil, time.Time{}
+	t.useLocked(tok)
+	t.stamp = stamp
+	t.refused, t.lastErr, t.tried, t.unkept = nil, nil, time.Time{}, nil
+}
+
+// useLocked makes tok the token from now on.
+func (t *TokenFile) useLocked(tok oauth2.Token) {
+	t.tok, t.invalid, t.early = tok, "", refreshEarly
+	if life := time.Until(tok.Expiry); !tok.Expiry.IsZero() && life > 0 && life < 2*refreshEarly {
+		t.early = life / 2 // a short-lived token must not be renewed without end
+	}
 }
 
 // refreshLocked starts a renewal unless one is under way.
@@ -239,42 +288,59 @@ func (t *TokenFile) refreshLocked() <-chan struct{} {
 	old := t.tok
 	t.wg.Go(func() {
 		got, err := t.renew(old)
+		kept, stamp := false, fileStamp{}
+		var unkept error
+		if err == nil {
+			kept, stamp, unkept = t.writeBack(old, got)
+		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		defer close(done)
 		t.flight, t.tried, t.lastErr = nil, time.Now(), err
 		switch {
-		case t.tok != old:
+		case !sameTokens(t.tok, old):
 			// A login came in between: its token counts, and so does its chance.
 			t.tried, t.lastErr = time.Time{}, nil
 		case errors.Is(err, ErrAuth):
 			t.refused = err
 		case err == nil:
-			t.takeLocked(got)
+			t.useLocked(got)
+			if t.unkept = unkept; kept {
+				t.stamp, t.checked = stamp, time.Now()
+			} else if unkept == nil {
+				t.checked = time.Time{} // changed by another program: theirs counts
+			}
 		}
 	})
 	return done
 }
 
-// takeLocked keeps a renewed token, and writes it back unless the file has
-// another one by now.
-func (t *TokenFile) takeLocked(got oauth2.Token) {
-	t.tok, t.invalid, t.early = got, "", refreshEarly
-	if life := time.Until(got.Expiry); !got.Expiry.IsZero() && life < 2*refreshEarly {
-		t.early = life / 2 // a short-lived token must not be renewed without end
-	}
+// writeBack puts a renewed token into the file, unless that has another one by
+// now: then neither kept nor an error. Where the file is gone it stays so: a
+// logout means it. The token in memory works on in any case.
+func (t *TokenFile) writeBack(old, got oauth2.Token) (kept bool, stamp fileStamp, err error) {
+	t.mu.Lock()
+	before, still := t.stamp, sameTokens(t.tok, old)
+	t.mu.Unlock()
 	info, err := os.Stat(t.path)
-	if err == nil && !(fileStamp{info.ModTime(), info.Size(), info}).same(t.stamp) {
-		t.checked = time.Time{} // changed by somebody else: theirs counts
-		return
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, stamp, fmt.Errorf("the token file %s is gone: the renewed token is not kept, the next start needs a login", t.path)
+	case !still, err == nil && !stampOf(info).same(before):
+		return false, stamp, nil
 	}
-	data, err := json.Marshal(&got)
-	if err != nil || writeFileAtomic(t.path, append(data, '\n')) != nil {
-		return // a full disk: the token in memory works on, the file keeps the old refresh token
+	if err = WriteToken(t.path, &got); err == nil {
+		info, err = os.Stat(t.path)
 	}
-	if info, err := os.Stat(t.path); err == nil {
-		t.stamp, t.checked = fileStamp{info.ModTime(), info.Size(), info}, time.Now()
+	if err != nil {
+		return false, stamp, fmt.Errorf("the renewed token could not be kept: the next start may need a login: %w", err)
 	}
+	return true, stampOf(info), nil
+}
+
+// sameTokens compares what counts; an oauth2.Token as a whole need not be comparable.
+func sameTokens(a, b oauth2.Token) bool {
+	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
 }
 
 // renew asks the token endpoint.
@@ -282,10 +348,12 @@ func (t *TokenFile) renew(old oauth2.Token) (oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, refreshTimeout)
 	defer cancel()
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, t.client)
+	redact.Hide(old.RefreshToken)
 	got, err := t.conf.TokenSource(ctx, &oauth2.Token{RefreshToken: old.RefreshToken}).Token()
 	if err != nil {
 		return oauth2.Token{}, refusal(err)
 	}
+	redact.Hide(got.AccessToken, got.RefreshToken)
 	if badToken(got.AccessToken) || badToken(got.RefreshToken) {
 		return oauth2.Token{}, fmt.Errorf("%w: the renewed token has characters that no token has", ErrUnavailable)
 	}
@@ -326,7 +394,7 @@ func loadTokenFile(path string) (oauth2.Token, fileStamp, error) {
 	if err != nil {
 		return oauth2.Token{}, fileStamp{}, err
 	}
-	stamp := fileStamp{f.ModTime(), f.Size(), f} // before reading: a change in between is seen next time
+	stamp := stampOf(f) // before reading: a change in between is seen next time
 	data, err := readSmallFile(path)
 	if errors.Is(err, errFileTooLong) {
 		err = fmt.Errorf("%w: %w", ErrTokenFile, err)
@@ -335,6 +403,7 @@ func loadTokenFile(path string) (oauth2.Token, fileStamp, error) {
 		return oauth2.Token{}, stamp, err
 	}
 	tok, err := parseToken(data, stamp.mtime)
+	redact.Hide(tok.AccessToken, tok.RefreshToken)
 	return tok, stamp, err
 }
 

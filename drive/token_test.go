@@ -403,7 +403,7 @@ func TestLoginDuringRenewal(t *testing.T) {
 func TestTokenFileThroughTheClient(t *testing.T) {
 	e := newEndpoint(t)
 	f, path := openToken(t, oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: in(time.Hour)}, e.conf())
-	s, c := local(t, func(o *Options) { o.Tokens = f })
+	s, c := socketless(t, func(o *Options) { o.Tokens = f })
 	good := "Bearer new1"
 	s.HandleFunc("GET /meta/nodes/x", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != good {
@@ -444,5 +444,127 @@ func TestTokenFileThroughTheClient(t *testing.T) {
 	<-changed
 	if c.State().Kind != Online {
 		t.Errorf("%+v", c.State())
+	}
+}
+
+// Where the renewed token cannot be kept, its owner is told; where the file is
+// gone, a logout meant it.
+func TestRenewedTokenThatIsNotKept(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		spoil  func(t *testing.T, path string)
+		want   string
+		exists bool
+	}{
+		{"kept", func(*testing.T, string) {}, "", true},
+		{"logout", func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}, "is gone", false},
+		{"directory read-only", func(t *testing.T, path string) {
+			// For root too: the name of the temporary file would be too long.
+			long := filepath.Join(filepath.Dir(path), strings.Repeat("n", 255))
+			if err := errors.Join(os.Rename(path, long), os.Symlink(long, path)); err != nil {
+				t.Fatal(err)
+			}
+		}, "could not be kept", true},
+		{"readable by others", func(t *testing.T, path string) {
+			if err := os.Chmod(path, 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}, "", true}, // the new file is not
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newEndpoint(t)
+			path := filepath.Join(t.TempDir(), "token.json")
+			writeToken(t, path, oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: in(-time.Minute)})
+			if tt.want == "could not be kept" {
+				tt.spoil(t, path)
+			}
+			f, err := OpenTokenFile(path, e.conf())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if tt.want != "could not be kept" {
+				tt.spoil(t, path)
+			}
+			wantToken(t, f, "new1")
+			wantToken(t, f, "new1")
+			err = f.Problem()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("the problem is %v, want %q", err, tt.want)
+			}
+			if _, err := os.Stat(path); (err == nil) != tt.exists {
+				t.Errorf("the file: %v", err)
+			}
+			if e.count() != 1 {
+				t.Errorf("%d renewals", e.count())
+			}
+		})
+	}
+}
+
+func TestTokenFileReadableByOthers(t *testing.T) {
+	f, path := openToken(t, oauth2.Token{AccessToken: "a"}, nil)
+	if err := f.Problem(); err != nil {
+		t.Errorf("a file of mode 0600: %v", err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenTokenFile(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Problem(); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a file of mode 0644: %v", err)
+	}
+}
+
+// A link to the token stays a link: it leads to where its owner keeps secrets.
+func TestTokenFileBehindALink(t *testing.T) {
+	e := newEndpoint(t)
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "real.json"), filepath.Join(dir, "link.json")
+	writeToken(t, real, oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: in(-time.Minute)})
+	if err := os.Symlink("real.json", link); err != nil {
+		t.Fatal(err)
+	}
+	f, err := OpenTokenFile(link, e.conf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	wantToken(t, f, "new1")
+	if st, err := os.Lstat(link); err != nil || st.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link is %v, %v", st.Mode(), err)
+	}
+	if b, err := os.ReadFile(real); err != nil || !strings.Contains(string(b), "new1") {
+		t.Errorf("the file has %s, %v", b, err)
+	}
+}
+
+// The client's secret and the refresh token go to the address that was
+// configured, whatever that says.
+func TestTokenCallsFollowNoRedirect(t *testing.T) {
+	thief := 0
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { thief++ }))
+	defer other.Close()
+	for _, status := range []int{301, 302, 307, 308} {
+		e := newEndpoint(t)
+		e.set(func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Location", other.URL)
+			w.WriteHeader(status)
+		})
+		f, _ := openToken(t, oauth2.Token{AccessToken: "old", RefreshToken: "r", Expiry: in(-time.Minute)}, e.conf())
+		if _, err := f.Token(); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+	if thief > 0 {
+		t.Errorf("%d calls were led elsewhere", thief)
 	}
 }

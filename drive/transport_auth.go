@@ -7,6 +7,8 @@ import (
 	"net/http"
 
 	"golang.org/x/oauth2"
+
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 // authTransport adds "Authorization: Bearer …" (capital B, API §1.2) to the
@@ -95,5 +97,6 @@ func bearing(req *http.Request, token string) *http.Request {
 // StaticTokenSource always gives this access token. A service that keeps
 // refusing it leads to ErrAuth, since there is no other.
 func StaticTokenSource(accessToken string) oauth2.TokenSource {
+	redact.Hide(accessToken)
 	return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: accessToken})
 }

@@ -313,7 +313,7 @@ func TestUploadWithoutConnectionIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
 		var s *service
-		s, c := local(t, func(o *Options) {
+		s, c := socketless(t, func(o *Options) {
 			o.Transport = roundTripperFunc(func(r *http.Request) (*http.Response, error) {
 				if r.Method == "POST" {
 					if tries++; tries < 3 {
@@ -414,7 +414,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func uploadRequest(t *testing.T, b Body) *http.Request {
 	t.Helper()
-	_, c := local(t, nil)
+	_, c := socketless(t, nil)
 	src, err := newUploadSource(bg, c, nil, b)
 	if err != nil {
 		t.Fatal(err)

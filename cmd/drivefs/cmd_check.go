@@ -32,7 +32,7 @@ func newCheck(p *program) *cobra.Command {
 }
 
 func runCheck(ctx context.Context, p *program, c *config.Config, repair bool) error {
-	say := func(line string) { fmt.Fprintln(p.stdout, exit.Mask(line)) }
+	say := func(line string) { fmt.Fprintln(p.stdout, exit.Line(line)) }
 	req := control.CheckRequest{Repair: repair}
 	var result control.CheckResult
 	err := error(control.ErrNoMount)

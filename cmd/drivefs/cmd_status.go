@@ -17,6 +17,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 type statusOptions struct{ json, watch bool }
@@ -72,7 +73,10 @@ func showStatus(ctx context.Context, p *program, o statusOptions, m *control.Cli
 }
 
 // colours of what wants attention; empty where they are not wanted.
-type colours struct{ good, bad, end string }
+type colours struct{ good, bad, end escape }
+
+// escape is a text that a terminal acts on, and may.
+type escape string
 
 func (p *program) colours() colours {
 	if v, _ := p.env("NO_COLOR"); v != "" || !show.IsTerminal(p.stdout) {
@@ -84,13 +88,18 @@ func (p *program) colours() colours {
 func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error {
 	var b strings.Builder
 	row := func(name, format string, args ...any) {
+		for i, a := range args { // names of the drive, words of the service
+			if s, ok := a.(string); ok {
+				args[i] = redact.Printable(s)
+			}
+		}
 		fmt.Fprintf(&b, "  %-10s"+format+"\n", append([]any{name}, args...)...)
 	}
 	mode := ""
 	if s.ReadOnly {
 		mode = ", read-only"
 	}
-	fmt.Fprintf(&b, "%s: %s, profile %s%s, process %d, mounted %s\n", s.Mountpoint, s.State, s.Profile, mode, s.PID, show.Ago(s.Since, now))
+	fmt.Fprintf(&b, "%s: %s, profile %s%s, process %d, mounted %s\n", redact.Printable(s.Mountpoint), s.State, s.Profile, mode, s.PID, show.Ago(s.Since, now))
 	if s.Remote.State == "online" {
 		row("drive", "%sonline%s", c.good, c.end)
 	} else {

@@ -22,6 +22,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/trash"
 	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 func newTrash(p *program) *cobra.Command {
@@ -94,7 +95,7 @@ func writeTrash(out io.Writer, list []trash.Item, numbered bool) error {
 		if numbered {
 			fmt.Fprintf(w, "%d\t", i+1)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Trashed.Local().Format(time.DateTime), what(t), t.ID, t.Path)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Trashed.Local().Format(time.DateTime), what(t), t.ID, redact.Printable(t.Path))
 	}
 	return w.Flush()
 }
@@ -203,7 +204,7 @@ func (p *program) restoreOne(ctx context.Context, c *config.Config, t trash.Item
 			})
 		switch {
 		case err == nil:
-			_, err = fmt.Fprintf(p.stdout, "restored %s\n", where)
+			_, err = fmt.Fprintf(p.stdout, "restored %s\n", redact.Printable(where))
 			return err
 		case !taken(err):
 			return fmt.Errorf("%s: %w", t.Path, err)
@@ -213,7 +214,7 @@ func (p *program) restoreOne(ctx context.Context, c *config.Config, t trash.Item
 		if !p.interactive() {
 			return refused
 		}
-		as, err = p.ask(ctx, fmt.Sprintf("%s: the name %s has been taken meanwhile. Another name for it (empty = leave it in the trash): ", t.Path, cmp.Or(as, path.Base(t.Path))))
+		as, err = p.ask(ctx, fmt.Sprintf("%s: the name %s has been taken meanwhile. Another name for it (empty = leave it in the trash): ", redact.Printable(t.Path), redact.Printable(cmp.Or(as, path.Base(t.Path)))))
 		if err != nil {
 			return err
 		}
@@ -258,7 +259,7 @@ func (p *program) onePerPath(ctx context.Context, found []trash.Item) (one []tra
 }
 
 func (p *program) chooseOne(ctx context.Context, group []trash.Item) (trash.Item, error) {
-	fmt.Fprintf(p.stderr, "%s is in the trash %d times:\n", group[0].Path, len(group))
+	fmt.Fprintf(p.stderr, "%s is in the trash %d times:\n", redact.Printable(group[0].Path), len(group))
 	if err := writeTrash(p.stderr, group, true); err != nil {
 		return trash.Item{}, err
 	}

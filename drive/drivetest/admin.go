@@ -5,11 +5,15 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/drivefs/drivefs/drive/local"
 )
 
 // admin is the part of the server that the service never had: faults and
-// counters of a running `drivefs serve`, for this machine only. A web page in
-// a browser here cannot reach it: it would send Origin, or another Host.
+// counters of a running `drivefs serve`, for this machine only, and for who
+// knows the secret of the data directory ("Authorization: Bearer SECRET", or
+// ?secret=SECRET). A web page in a browser here cannot reach it: it would send
+// Origin, or another Host.
 //
 //	GET  /admin/faults    the faults in force     POST /admin/faults   replace them
 //	GET  /admin/requests  counts by operation     POST /admin/settle   late uploads appear now
@@ -17,8 +21,16 @@ import (
 //	GET  /admin/check     the invariants          POST /admin/revoke   refresh tokens are revoked
 //	POST /admin/emptytrash  purge what is in the trash
 func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
-	if !loopback(r.RemoteAddr) || !loopback(r.Host) || r.Header.Get("Origin") != "" {
+	if !local.Loopback(r.RemoteAddr) || !local.Loopback(r.Host) || r.Header.Get("Origin") != "" {
 		http.Error(w, "only from this machine", http.StatusForbidden)
+		return
+	}
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		given = r.URL.Query().Get("secret")
+	}
+	if !s.knows(given) {
+		http.Error(w, "only with the secret of the data directory: Authorization: Bearer SECRET", http.StatusUnauthorized)
 		return
 	}
 	what := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/admin/")

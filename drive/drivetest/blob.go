@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 )
 
 // blobs are the contents: one file each below content/, named at random and
@@ -15,8 +16,9 @@ import (
 // start. Names beginning with "shared-" belong to several nodes (see
 // Server.Bulk) and are never removed.
 type blobs struct {
-	dir  string
-	sync bool
+	dir      string
+	sync     bool
+	arriving atomic.Int64 // bytes in incoming/
 }
 
 func openBlobs(dir string, sync bool) (*blobs, error) {
@@ -63,6 +65,7 @@ type incoming struct {
 	f    *os.File
 	sum  hash.Hash
 	size int64
+	most func(size int64) *apiError // refuses a content that would have this size; nil = none is
 }
 
 func (b *blobs) create() (*incoming, error) {
@@ -74,7 +77,15 @@ func (b *blobs) create() (*incoming, error) {
 }
 
 func (in *incoming) Write(p []byte) (int, error) {
+	in.b.arriving.Add(int64(len(p)))
+	if in.most != nil {
+		if e := in.most(in.size + int64(len(p))); e != nil {
+			in.b.arriving.Add(-int64(len(p)))
+			return 0, e
+		}
+	}
 	n, err := in.f.Write(p)
+	in.b.arriving.Add(int64(n - len(p)))
 	in.sum.Write(p[:n])
 	in.size += int64(n)
 	return n, err
@@ -90,6 +101,7 @@ func (in *incoming) truncate(size int64) error {
 	}
 	in.sum.Reset()
 	n, err := io.Copy(in.sum, in.f)
+	in.b.arriving.Add(n - in.size)
 	in.size = n
 	return err
 }
@@ -103,6 +115,7 @@ func (in *incoming) keep(contentType, name string, now int64) (*content, error) 
 }
 
 func (in *incoming) place(name string) error {
+	defer func() { in.b.arriving.Add(-in.size) }()
 	var err error
 	if in.b.sync {
 		err = in.f.Sync()
@@ -133,6 +146,7 @@ func (in *incoming) rename(to string) error {
 }
 
 func (in *incoming) drop() {
+	in.b.arriving.Add(-in.size)
 	_ = in.f.Close()
 	_ = os.Remove(in.f.Name())
 }

@@ -39,7 +39,10 @@ func (s *Server) Bulk(n, perDir int) error {
 	var dir *node
 	var inDir []string // parents of its files, one list for all
 	for made, dirs, files := 0, 0, 0; made < n; {
-		t := s.st.begin()
+		t, e := s.st.begin()
+		if e != nil {
+			return e
+		}
 		for ; made < n && len(t.dirty) < step; made++ {
 			if dir == nil || files == perDir {
 				name := fmt.Sprintf("bulk-%07d", dirs)
@@ -65,7 +68,7 @@ func (s *Server) Bulk(n, perDir int) error {
 // appended to full pages.
 func (t *tx) load() error {
 	defer t.mu.Unlock()
-	return t.db.Update(func(tx *bolt.Tx) error {
+	err := t.write(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketNodes)
 		b.FillPercent = 0.95
 		var buf []byte
@@ -77,6 +80,10 @@ func (t *tx) load() error {
 		}
 		return nil
 	})
+	if err != nil {
+		t.giveUpLocked(err)
+	}
+	return err
 }
 
 // Import copies a local tree into the root of the drive: folders and regular

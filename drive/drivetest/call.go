@@ -192,6 +192,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() { s.record(c.log) }()
 	w.Header().Set("x-amzn-RequestId", c.log.RequestID)
 	w.Header().Set("Server", "Server")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Date", time.UnixMilli(s.st.stamp()).UTC().Format(http.TimeFormat))
 	delay := s.o.Latency
 	if op != nil {

@@ -166,11 +166,12 @@ func (f *feed) write(b []byte) bool {
 // stream writes chunks, which next puts into buf, until nothing is left or
 // maxNodes are told, then the end line.
 func (f *feed) stream(next func() (told int, more bool), maxNodes int) {
-	told, flt := 0, f.c.fault
+	told, flt, sound := 0, f.c.fault, !f.c.s.st.broken.Load()
 	for i := int64(0); ; i++ {
 		n, more := next()
 		told += n
-		if f.c.s.st.settle() != nil { // what is told must be on disk, or a crash would take back a checkpoint
+		// What is told must be on disk, or a crash would take back a checkpoint.
+		if f.c.s.st.settle() != nil || sound && f.c.s.st.broken.Load() {
 			f.cut()
 		}
 		if flt != nil && i >= flt.At {

@@ -249,7 +249,10 @@ func (c *Client) PutRaw(n Node) (Node, error) {
 		ct.version = max(1, n.Content.Version)
 		raw.content = ct
 	}
-	t := c.s.st.begin()
+	t, e := c.s.st.begin()
+	if e != nil {
+		return Node{}, e
+	}
 	if t.byID[raw.id] != nil {
 		t.abort()
 		return Node{}, fmt.Errorf("node %s exists", raw.id)

@@ -141,6 +141,7 @@ func (c *call) serveContent(n *node) (reply, *apiError) {
 	}
 	h := c.w.Header()
 	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Security-Policy", "sandbox") // a page of the drive is no page of the service
 	h.Set("Cache-Control", "private, no-cache")
 	switch c.s.st.modes.Load().ContentETag {
 	case "":

@@ -454,24 +454,27 @@ func TestFaultsJSON(t *testing.T) {
 
 func TestAdmin(t *testing.T) {
 	a := newAPI(t)
-	a.do("POST", "/admin/faults", strings.NewReader(`{"rules":[{"op":"nodes.list","fault":{"status":503}}]}`)).want(t, 200)
+	admin := func(method, path string, body io.Reader, headers ...string) answer {
+		return a.do(method, path, body, append([]string{"Authorization", "Bearer " + a.s.Secret()}, headers...)...)
+	}
+	admin("POST", "/admin/faults", strings.NewReader(`{"rules":[{"op":"nodes.list","fault":{"status":503}}]}`)).want(t, 200)
 	a.do("GET", "/drive/v1/nodes", nil).want(t, 503)
-	if o := a.do("GET", "/admin/faults", nil).want(t, 200); len(o.list("rules")) != 1 {
+	if o := admin("GET", "/admin/faults", nil).want(t, 200); len(o.list("rules")) != 1 {
 		t.Errorf("faults: %v", o)
 	}
-	if r := a.do("POST", "/admin/faults", strings.NewReader(`{"rules":"x"}`)); r.status != 400 {
+	if r := admin("POST", "/admin/faults", strings.NewReader(`{"rules":"x"}`)); r.status != 400 {
 		t.Errorf("bad faults: %d", r.status)
 	}
-	a.do("DELETE", "/admin/faults", nil).want(t, 200)
+	admin("DELETE", "/admin/faults", nil).want(t, 200)
 	a.do("GET", "/drive/v1/nodes", nil).want(t, 200)
-	if o := a.do("GET", "/admin/requests", nil).want(t, 200); o.sub("requests").num("nodes.list") != 2 {
+	if o := admin("GET", "/admin/requests", nil).want(t, 200); o.sub("requests").num("nodes.list") != 2 {
 		t.Errorf("requests: %v", o)
 	}
-	a.do("GET", "/admin/check", nil).want(t, 200)
-	a.do("POST", "/admin/expire", nil).want(t, 200)
+	admin("GET", "/admin/check", nil).want(t, 200)
+	admin("POST", "/admin/expire", nil).want(t, 200)
 	a.do("GET", "/drive/v1/nodes", nil).want(t, 401)
-	if r := a.do("GET", "/admin/faults", nil, "Origin", "https://example.com"); r.status != 403 {
+	if r := admin("GET", "/admin/faults", nil, "Origin", "https://example.com"); r.status != 403 {
 		t.Errorf("from a web page: %d", r.status)
 	}
-	a.do("GET", "/admin/nope", nil).want(t, 404)
+	admin("GET", "/admin/nope", nil).want(t, 404)
 }

@@ -414,7 +414,7 @@ func TestEmptyTrash(t *testing.T) {
 	cp := a.changes(nil).checkpoint
 	a.do("PUT", "/drive/v1/trash/"+f, nil).want(t, 200)
 	a.do("PUT", "/drive/v1/trash/"+d, nil).want(t, 200)
-	a.do("POST", "/admin/emptytrash", nil).want(t, 200)
+	a.do("POST", "/admin/emptytrash?secret="+a.s.Secret(), nil, "Authorization", "").want(t, 200)
 	if l := a.changes(obj{"checkpoint": cp}).nodes; len(l) != 0 {
 		t.Errorf("the feed tells of purged nodes: %v", l)
 	}

@@ -5,7 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"html/template"
-	"net"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +18,8 @@ import (
 // profile, for one registered client.
 
 const codeLife = 5 * time.Minute // §2.2
+
+const maxForm = 64 << 10 // of a form's body
 
 // grant is what an authorization code stands for until it is used.
 type grant struct {
@@ -47,6 +49,8 @@ var consent = template.Must(template.New("consent").Parse(`<!DOCTYPE html>
 <ul>{{range .Scopes}}<li>{{.}}</li>{{end}}</ul>
 <form method="post" action="/ap/oa">
 {{range $k, $v := .Fields}}<input type="hidden" name="{{$k}}" value="{{$v}}">
+{{end}}{{if .Ask}}<p>{{if .Wrong}}That is not the secret of this drive. {{end}}<label>Secret of the drive (the file "secret" in its data directory):
+<input type="password" name="secret" autocomplete="off" autofocus></label></p>
 {{end}}<button name="decision" value="allow">Allow</button> <button name="decision" value="deny">Deny</button>
 </form></body></html>
 `))
@@ -59,7 +63,10 @@ var refusal = template.Must(template.New("refusal").Parse(`<!DOCTYPE html>
 func page(status int, t *template.Template, data any) reply {
 	var b strings.Builder
 	_ = t.Execute(&b, data) // our own templates into memory
-	return reply{status: status, header: map[string]string{"Content-Type": "text/html; charset=utf-8"}, body: []byte(b.String())}
+	return reply{status: status, body: []byte(b.String()), header: map[string]string{
+		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+		"X-Frame-Options": "DENY", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+	}}
 }
 
 // registered: equal to a redirect URI of the profile, or on this machine.
@@ -74,6 +81,7 @@ func (s *Server) registered(uri string) bool {
 var authorizeFields = []string{"client_id", "scope", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method"}
 
 func (c *call) authAuthorize() (reply, *apiError) {
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, maxForm)
 	if err := c.r.ParseForm(); err != nil {
 		return page(http.StatusBadRequest, refusal, "The request is malformed"), nil
 	}
@@ -104,17 +112,13 @@ func (c *call) authAuthorize() (reply, *apiError) {
 	case method != "" && method != "S256" && method != "plain", method != "" && f.Get("code_challenge") == "":
 		return fail("invalid_request", "The code challenge is not supported")
 	}
-	if c.log.Method == http.MethodGet {
-		fields := map[string]string{}
-		for _, k := range authorizeFields {
-			if f.Get(k) != "" {
-				fields[k] = f.Get(k)
-			}
-		}
-		return page(http.StatusOK, consent, map[string]any{"Owner": c.s.o.Owner, "Scopes": scopes, "Fields": fields}), nil
-	}
-	if f.Get("decision") != "allow" {
+	known := c.s.knows(f.Get("secret"))
+	ask := c.log.Method == http.MethodGet
+	if !ask && f.Get("decision") != "allow" {
 		return fail("access_denied", "Access not permitted.")
+	}
+	if ask || !known {
+		return c.askConsent(f, scopes, known), nil
 	}
 	answer.Set("scope", strings.Join(scopes, " "))
 	if kind == "token" {
@@ -128,6 +132,24 @@ func (c *call) authAuthorize() (reply, *apiError) {
 	}
 	answer.Set("code", c.s.newCode(grant{redirect, strings.Join(scopes, " "), f.Get("code_challenge"), method, c.s.o.Clock().Add(codeLife)}))
 	return redirectTo(redirect, "?", answer), nil
+}
+
+// askConsent is the page with the question; who does not know the secret of
+// the drive is asked for that too.
+func (c *call) askConsent(f url.Values, scopes []string, known bool) reply {
+	fields := map[string]string{}
+	for _, k := range authorizeFields {
+		if f.Get(k) != "" {
+			fields[k] = f.Get(k)
+		}
+	}
+	status, wrong := http.StatusOK, false
+	if known {
+		fields["secret"] = c.s.secret
+	} else if wrong = f.Get("secret") != ""; c.log.Method != http.MethodGet {
+		status = http.StatusForbidden
+	}
+	return page(status, consent, map[string]any{"Owner": c.s.o.Owner, "Scopes": scopes, "Fields": fields, "Ask": !known, "Wrong": wrong})
 }
 
 func (c *call) lifeSeconds() string {
@@ -145,6 +167,7 @@ func (s *Server) newCode(g grant) string {
 	code := "AN" + randomName()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.codes, func(_ string, old grant) bool { return !s.o.Clock().Before(old.expiry) })
 	s.codes[code] = g
 	return code
 }
@@ -164,6 +187,7 @@ func oauthError(status int, code, text string) reply {
 
 func (c *call) authToken() (reply, *apiError) {
 	ct, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, maxForm)
 	if err := c.r.ParseForm(); err != nil || strings.TrimSpace(ct) != "application/x-www-form-urlencoded" {
 		return oauthError(http.StatusBadRequest, "invalid_request", "The request has an invalid body"), nil
 	}
@@ -246,14 +270,4 @@ func (c *call) authTokenInfo() (reply, *apiError) {
 
 func (c *call) authProfile() (reply, *apiError) {
 	return jsonReply(http.StatusOK, map[string]string{"user_id": userID, "name": "Local Drive", "email": "nobody@localhost"}), nil
-}
-
-// loopback reports whether an address or Host is this machine.
-func loopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -23,7 +23,7 @@ func (a *api) form(path string, f url.Values, headers ...string) answer {
 
 func (a *api) consentQuery() url.Values {
 	return url.Values{"client_id": {a.s.ClientID()}, "scope": {"clouddrive:read_all clouddrive:write"}, "response_type": {"code"},
-		"redirect_uri": {"http://127.0.0.1:53682/"}, "state": {"st/1"}}
+		"redirect_uri": {"http://127.0.0.1:53682/"}, "state": {"st/1"}, "secret": {a.s.Secret()}}
 }
 
 // decide sends the consent form and gives the query of the redirect.

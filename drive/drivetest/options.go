@@ -15,13 +15,17 @@ type Options struct {
 	// one Server at a time. "" is a private temporary directory, not synced,
 	// removed by Close.
 	Dir string
-	// Listen is the address of the listener, "" = 127.0.0.1:0.
+	// Listen is the address of the listener, "" = 127.0.0.1:0. Beyond
+	// loopback it needs TLSCert and TLSKey.
 	Listen string
+	// TLSCert and TLSKey are files in PEM, for https. "" = plain http.
+	TLSCert, TLSKey string
 	// Listener, when not nil, is used instead of one on Listen, for one in
 	// memory; Endpoint names the host its Addr tells. Close closes it.
 	Listener net.Listener
-	// BaseURL is what the endpoint answer, tempLinks and redirects begin
-	// with ("https://host"); "" = scheme and host of the request.
+	// BaseURL is what the endpoint answer, tempLinks, redirects and the
+	// addresses of Server begin with ("https://host"), for a drive behind a
+	// proxy; "" = scheme and host of the request, or of the listener.
 	BaseURL string
 	// Clock is the service's clock: dates, token lives, lags. nil = time.Now.
 	Clock func() time.Time

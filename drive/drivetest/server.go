@@ -2,6 +2,8 @@ package drivetest
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,11 +11,14 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/drivefs/drivefs/drive/local"
 )
 
 // Server is a running drive. Its methods may be called from any goroutine.
@@ -23,7 +28,8 @@ type Server struct {
 	private string // the directory to remove, "" = the caller's
 	ln      net.Listener
 	http    *http.Server
-	base    string // http://host:port
+	base    string // scheme://host:port
+	secret  string
 	served  chan struct{}
 	closing context.Context // done when Close begins: ends every wait
 	stop    context.CancelFunc
@@ -67,19 +73,55 @@ func Start(o Options) (*Server, error) {
 	}
 	s.closing, s.stop = context.WithCancel(context.Background())
 	s.SetFaults(o.Faults)
-	if s.ln = s.o.Listener; s.ln == nil {
-		if s.ln, err = net.Listen("tcp", s.o.Listen); err != nil {
-			s.stop()
-			return nil, errors.Join(fmt.Errorf("listen: %w", err), s.st.close(), s.removePrivate())
-		}
+	if s.secret = rand.Text(); s.private == "" {
+		s.secret, err = openSecret(dir)
 	}
-	s.base = "http://" + reachable(s.ln.Addr())
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug)}
+	if err == nil {
+		err = s.listen()
+	}
+	if err != nil {
+		s.stop()
+		return nil, errors.Join(err, s.st.close(), s.removePrivate())
+	}
+	s.http = &http.Server{Handler: http.HandlerFunc(s.front), ReadHeaderTimeout: time.Minute, IdleTimeout: 3 * time.Minute,
+		ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug)}
 	go func() {
 		defer close(s.served)
 		_ = s.http.Serve(s.ln) // http.ErrServerClosed
 	}()
 	return s, nil
+}
+
+// ErrPlainListen: Options.Listen is beyond loopback, and there is no certificate.
+var ErrPlainListen = errors.New("listening beyond loopback needs a certificate: tokens and contents would cross the network in the clear")
+
+// listen opens the listener, with TLS where there is a certificate.
+func (s *Server) listen() error {
+	scheme := "http"
+	if s.ln = s.o.Listener; s.ln == nil {
+		if s.o.TLSCert == "" && !local.Loopback(s.o.Listen) {
+			return fmt.Errorf("listen on %s: %w", s.o.Listen, ErrPlainListen)
+		}
+		var conf *tls.Config
+		if s.o.TLSCert != "" {
+			cert, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)
+			if err != nil {
+				return fmt.Errorf("certificate: %w", err)
+			}
+			conf, scheme = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, "https"
+		}
+		ln, err := net.Listen("tcp", s.o.Listen)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		if s.ln = ln; conf != nil {
+			s.ln = tls.NewListener(ln, conf)
+		}
+	}
+	if s.base = strings.TrimSuffix(s.o.BaseURL, "/"); s.base == "" {
+		s.base = scheme + "://" + reachable(s.ln.Addr())
+	}
+	return nil
 }
 
 // reachable is an address that clients on this machine can use: this machine,
@@ -122,11 +164,15 @@ func (s *Server) Handler() http.Handler { return s }
 // Endpoint is the discovery base, for --endpoint.
 func (s *Server) Endpoint() string { return s.base + "/drive/v1/" }
 
-// AuthURL is where a browser asks for consent (§2.2).
-func (s *Server) AuthURL() string { return s.base + "/ap/oa" }
+// AuthURL is where a browser asks for consent (§2.2). It carries the secret:
+// it is for the owner of the drive, and for no log.
+func (s *Server) AuthURL() string { return s.base + "/ap/oa?secret=" + s.secret }
 
 // TokenURL is the token endpoint (§2.3).
 func (s *Server) TokenURL() string { return s.base + "/auth/o2/token" }
+
+// Addr is where the listener is, whatever BaseURL says.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // Dir is where contents and records are.
 func (s *Server) Dir() string { return s.st.blobs.dir }
@@ -235,7 +281,11 @@ func (s *Server) record(e Entry) {
 		s.logNext = (s.logNext + 1) % logSize
 	}
 	s.mu.Unlock()
-	s.o.Logger.Debug("request", "op", e.Op, "method", e.Method, "path", e.Path, "status", e.Status, "fault", e.Fault, "in", e.In, "out", e.Out, "request_id", e.RequestID)
+	path := e.Path
+	if e.Op == "content.templink" || e.Op == "content.signed" {
+		path = "" // the address is the permission
+	}
+	s.o.Logger.Debug("request", "op", e.Op, "method", e.Method, "path", path, "status", e.Status, "fault", e.Fault, "in", e.In, "out", e.Out, "request_id", e.RequestID)
 }
 
 // sleep waits, unless the request or the server ends first.

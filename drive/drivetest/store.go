@@ -48,6 +48,7 @@ type store struct {
 	epochs   map[string]uint64 // of token kinds
 	recent   []recentChange    // what listings that lag still show; only kept while something lags
 	keepLag  time.Duration
+	failed   error // of the first commit that failed: read-only from then on
 	rng      *rand.Rand
 
 	pend struct {
@@ -55,9 +56,11 @@ type store struct {
 		b       *batch // takes changes
 		writing *batch // on its way to the disk
 	}
-	kick chan struct{}
-	stop chan struct{}
-	done chan struct{}
+	broken      atomic.Bool  // failed, without mu; set when memory is what the disk has
+	spoilCommit func() error // for tests: fails a commit; nil = none does
+	kick        chan struct{}
+	stop        chan struct{}
+	done        chan struct{}
 }
 
 type nameKey struct{ parent, fold string }
@@ -112,7 +115,7 @@ func openStore(o *Options, dir string, sync bool) (*store, error) {
 	}
 	go st.commitLoop()
 	if st.root == nil {
-		t := st.begin()
+		t, _ := st.begin() // nothing has failed yet
 		st.root = t.create(&node{kind: KindFolder, isRoot: true, createdBy: "CloudDriveFiles"})
 		st.secret = slices.Clone(seed[:])
 		st.drive = st.rng.Uint64()
@@ -128,13 +131,29 @@ func openStore(o *Options, dir string, sync bool) (*store, error) {
 // load reads every record, rebuilds the indexes and removes contents that
 // nothing points at.
 func (st *store) load() error {
-	used := map[string]bool{}
 	err := st.db.Update(func(tx *bolt.Tx) error {
 		for _, b := range [][]byte{bucketNodes, bucketLocal, bucketMeta} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	var used map[string]bool
+	if err == nil {
+		used, err = st.read()
+	}
+	if err != nil {
+		return fmt.Errorf("read drive directory: %w", err)
+	}
+	return st.blobs.sweep(used)
+}
+
+// read fills the empty store from the disk; used are the contents that its
+// nodes have.
+func (st *store) read() (used map[string]bool, err error) {
+	used = map[string]bool{}
+	err = st.db.View(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		st.secret = slices.Clone(meta.Get([]byte("secret")))
 		if v := meta.Get([]byte("drive")); len(v) == 8 {
@@ -175,16 +194,13 @@ func (st *store) load() error {
 			return nil
 		})
 	})
-	if err != nil {
-		return fmt.Errorf("read drive directory: %w", err)
-	}
 	slices.SortFunc(st.log, func(a, b logEntry) int {
 		if a.seq < b.seq {
 			return -1
 		}
 		return 1
 	})
-	return st.blobs.sweep(used)
+	return used, err
 }
 
 // attach puts n into the indexes; detach takes it out, before its name,
@@ -264,9 +280,15 @@ type tx struct {
 	blobs []string // to remove after the commit
 }
 
-func (st *store) begin() *tx {
+// After a commit that failed there is no change any more: the disk may be full
+// or broken, and what memory had beyond it was taken back.
+func (st *store) begin() (*tx, *apiError) {
 	st.mu.Lock()
-	return &tx{store: st, now: st.o.Clock().UnixMilli(), stamp: st.stamp(), seen: map[*node]bool{}}
+	if st.failed != nil {
+		defer st.mu.Unlock()
+		return nil, broken(st.failed)
+	}
+	return &tx{store: st, now: st.o.Clock().UnixMilli(), stamp: st.stamp(), seen: map[*node]bool{}}, nil
 }
 
 // abort gives the lock back; nothing was edited.
@@ -352,7 +374,7 @@ func (st *store) commit() {
 	if b == nil {
 		return
 	}
-	b.err = st.db.Update(func(tx *bolt.Tx) error {
+	b.err = st.write(func(tx *bolt.Tx) error {
 		for _, p := range b.puts {
 			if err := tx.Bucket(p.bucket).Put(p.key, p.value); err != nil {
 				return err
@@ -360,10 +382,49 @@ func (st *store) commit() {
 		}
 		return nil
 	})
+	if b.err != nil {
+		st.mu.Lock()
+		st.giveUpLocked(b.err)
+		st.mu.Unlock()
+	}
 	st.pend.mu.Lock()
 	st.pend.writing = nil
 	st.pend.mu.Unlock()
 	close(b.done)
+}
+
+// write is one transaction of the database; none follows one that failed.
+func (st *store) write(do func(*bolt.Tx) error) error {
+	if st.broken.Load() {
+		return errReadOnly
+	}
+	return st.db.Update(func(tx *bolt.Tx) error {
+		if err := do(tx); err != nil {
+			return err
+		}
+		if st.spoilCommit != nil {
+			return st.spoilCommit()
+		}
+		return nil
+	})
+}
+
+var errReadOnly = errors.New("the drive is read-only since a write to its directory failed")
+
+// giveUpLocked makes the store read-only and takes memory back to what the
+// disk has: no answer and no checkpoint may tell what a restart will not know.
+func (st *store) giveUpLocked(err error) {
+	if st.failed != nil {
+		return
+	}
+	st.failed = fmt.Errorf("%w: %w", errReadOnly, err)
+	st.o.Logger.Error("the drive is read-only from now on: its directory cannot be written", "dir", st.blobs.dir, "error", err)
+	st.byID, st.children, st.names, st.twins = map[string]*node{}, map[string]map[*node]struct{}{}, map[nameKey]*node{}, map[nameKey]bool{}
+	st.local, st.log, st.recent, st.used, st.seq, st.lastNum = map[string]string{}, nil, nil, 0, 0, 0
+	if _, err := st.read(); err != nil {
+		st.o.Logger.Error("what the drive has cannot be read", "error", err)
+	}
+	st.broken.Store(true)
 }
 
 func (st *store) close() error {
@@ -475,7 +536,10 @@ func randomName() string {
 
 // bumpEpoch makes every token of this kind issued so far worthless.
 func (st *store) bumpEpoch(kind string) error {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return e
+	}
 	t.epochs[kind]++
 	t.puts = append(t.puts, kv{bucketMeta, []byte("epoch " + kind), binary.BigEndian.AppendUint64(nil, t.epochs[kind])})
 	return t.end()

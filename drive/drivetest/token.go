@@ -8,11 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/drivefs/drivefs/drive/local"
 )
 
 // Tokens are signed, not stored: they survive a restart with the drive's
@@ -68,19 +68,7 @@ func (s *Server) WriteToken(path string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write token: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
+	if err := local.ReplaceFile(path, append(b, '\n')); err != nil {
 		return fmt.Errorf("write token: %w", err)
 	}
 	return nil

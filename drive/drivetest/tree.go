@@ -164,7 +164,10 @@ func (t *tx) fail(e *apiError) (*node, *apiError) {
 
 // createNode makes a folder (c == nil) or a file.
 func (st *store) createNode(s newNode, c *content) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	if e := st.checkNewLocked(&s); e != nil {
 		return t.fail(e)
 	}
@@ -177,7 +180,10 @@ func (st *store) createNode(s newNode, c *content) (*node, *apiError) {
 // createPending makes the node of an upload that has begun; complete gives it
 // its content.
 func (st *store) createPending(s newNode) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	if e := st.checkNewLocked(&s); e != nil {
 		return t.fail(e)
 	}
@@ -186,7 +192,10 @@ func (st *store) createPending(s newNode) (*node, *apiError) {
 
 // setContent replaces the content of a file, or completes a PENDING one.
 func (st *store) setContent(id string, c *content, ifMatch string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n, e := st.contentTargetLocked(id, ifMatch)
 	if e != nil {
 		return t.fail(e)
@@ -232,7 +241,10 @@ func matches(header string, n *node) bool {
 }
 
 func (st *store) update(id string, p patch, ifMatch string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n := st.byID[id]
 	switch {
 	case n == nil || n.status == StatusPurged:
@@ -322,7 +334,10 @@ func (st *store) childLocked(id string) (*node, *apiError) {
 }
 
 func (st *store) move(id, from, to string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n, e := st.childLocked(id)
 	if e != nil {
 		return t.fail(e)
@@ -360,7 +375,10 @@ func (st *store) checkAddLocked(n *node, parent string) *apiError {
 }
 
 func (st *store) addParent(id, parent string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n, e := st.childLocked(id)
 	if e == nil && st.byID[parent] == nil {
 		e = notFound(parent)
@@ -381,7 +399,10 @@ func (st *store) addParent(id, parent string) (*node, *apiError) {
 }
 
 func (st *store) removeParent(id, parent string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n, e := st.childLocked(id)
 	if e == nil && st.byID[parent] == nil {
 		e = notFound(parent)
@@ -420,7 +441,10 @@ func (st *store) removeParent(id, parent string) (*node, *apiError) {
 
 // touch changes nothing but version, date and tag, as late media detection does.
 func (st *store) touch(id string, change func(*node)) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n := st.byID[id]
 	if n == nil || n.status == StatusPurged {
 		return t.fail(notFound(id))
@@ -435,7 +459,10 @@ func (st *store) touch(id string, change func(*node)) (*node, *apiError) {
 
 // trash takes n and all that hangs only below it out of the live tree (§8.1).
 func (st *store) trash(id string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n := st.byID[id]
 	switch {
 	case n == nil || n.status == StatusPurged:
@@ -482,7 +509,10 @@ func (t *tx) markBelow(n *node) {
 // along with it. What the document leaves unknown (§8.3): a taken name is 409,
 // a trashed parent 400, parents that are all purged make place for the root.
 func (st *store) restore(id string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n := st.byID[id]
 	switch {
 	case n == nil || n.status == StatusPurged:
@@ -529,7 +559,10 @@ func (t *tx) restoreBelow(n *node) {
 
 // purge removes for good; only the customer can, on the web site (§8.4).
 func (st *store) purge(id string) (*node, *apiError) {
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n := st.byID[id]
 	if n == nil || n.status == StatusPurged {
 		return t.fail(notFound(id))
@@ -587,7 +620,10 @@ func (st *store) setProperty(id, owner, key string, value *string) (*node, *apiE
 			return nil, e
 		}
 	}
-	t := st.begin()
+	t, e := st.begin()
+	if e != nil {
+		return nil, e
+	}
 	n := st.byID[id]
 	if n == nil || n.status == StatusPurged {
 		return t.fail(notFound(id))

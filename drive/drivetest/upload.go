@@ -10,6 +10,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"path/filepath"
 	"strings"
 )
 
@@ -28,6 +29,35 @@ type upload struct {
 // wrong order: JSON in a string (§3.3).
 func badMultipart() *apiError {
 	return badRequest("%s", `{"name":"content","Content-Type":"application/octet-stream"}`)
+}
+
+// mostFor is what a content may have and what it would be beyond that: the
+// limit of uploads, or what is left of the quota, with what is still arriving.
+// id is the file that is overwritten, "" = a new one.
+func (st *store) mostFor(id string) func(size int64) *apiError {
+	return func(size int64) *apiError {
+		if size > st.o.MaxUpload {
+			return badRequest("The file is larger than %d bytes", st.o.MaxUpload)
+		}
+		st.mu.RLock()
+		defer st.mu.RUnlock()
+		used := st.used + st.blobs.arriving.Load()
+		if n := st.byID[id]; n != nil && n.content != nil {
+			used -= n.content.size
+		}
+		if used > st.o.Quota {
+			return overQuota()
+		}
+		return nil
+	}
+}
+
+// typeByName is the content type that a name suggests.
+func typeByName(name string) string {
+	if ct := mime.TypeByExtension(strings.ToLower(filepath.Ext(name))); ct != "" {
+		return ct
+	}
+	return "application/octet-stream"
 }
 
 // openUpload reads up to the first byte of the content.
@@ -137,8 +167,13 @@ func (c *call) content() (*incoming, *apiError) {
 	if err != nil {
 		return nil, broken(err)
 	}
+	in.most = c.s.st.mostFor(c.id)
 	if err := c.receiveAll(in); err != nil {
 		in.drop()
+		var e *apiError
+		if errors.As(err, &e) {
+			return nil, e
+		}
 		return nil, badRequest("Cannot complete upload")
 	}
 	_, _ = io.Copy(io.Discard, c.r.Body)
@@ -158,8 +193,6 @@ func (c *call) checkContent(in *incoming) *apiError {
 	switch m := c.up.meta; {
 	case in.size == 0 && c.r.ContentLength < 0:
 		return badRequest("Bytes not received for request.")
-	case in.size > c.s.o.MaxUpload:
-		return badRequest("The file is larger than %d bytes", c.s.o.MaxUpload)
 	case c.r.Header.Get("Content-MD5") != "" && !sameMD5(c.r.Header.Get("Content-MD5"), sum):
 		return badRequest("Content-MD5 does not match the content")
 	case m.MD5 != "" && m.MD5 != hex.EncodeToString(sum), m.Size != nil && *m.Size != in.size:

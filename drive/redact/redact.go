@@ -76,7 +76,7 @@ func Hide(values ...string) {
 
 // shapes are what cannot be anything but a secret: tokens of Login with Amazon
 // (API §2.3), links that grant access, fields of a URL or of a token answer.
-var shapes = regexp.MustCompile(`(?i)\bAtz[a-z](?:\||%7c)[^\s"'<>&]+|(/templink/)[^\s'"<>?]+|` +
+var shapes = regexp.MustCompile(`(?i)(\bauthorization(?:=|:\s*)['"]?bearer\s+)[^\s'"<>]+|\bAtz[a-z](?:\||%7c)[^\s"'<>&]+|(/templink/)[^\s'"<>?]+|` +
 	`([?&](?:code|secret|token|access_token|refresh_token|client_secret|code_verifier|signature|x-amz-[a-z-]+)=)[^\s&'"<>]+|` +
 	`\b((?:access_token|refresh_token|client_secret)=)[^\s&'"<>]+|("(?:access_token|refresh_token|client_secret)"\s*:\s*)"[^"]*"?`)
 
@@ -88,7 +88,7 @@ func Text(s string) string {
 	for _, v := range values {
 		s = remove(s, v, values)
 	}
-	return shapes.ReplaceAllString(s, "${1}${2}${3}${4}"+Removed)
+	return shapes.ReplaceAllString(s, "${1}${2}${3}${4}${5}"+Removed)
 }
 
 // remove takes out v and what else begins as it does, as far as it agrees

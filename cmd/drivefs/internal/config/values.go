@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/drivefs/drivefs/drive/local"
 )
 
 // A value reads and writes one field as text. set's error says what is wrong
@@ -295,7 +297,7 @@ func urlValue(p *string) value {
 			if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 				return errors.New("expected an address that begins with https://")
 			}
-			if u.Scheme == "http" && !loopback(u.Hostname()) {
+			if u.Scheme == "http" && !local.Loopback(u.Hostname()) {
 				return errors.New("http would send the token in the clear: use https (http is for loopback only)")
 			}
 			*p = s
@@ -303,14 +305,6 @@ func urlValue(p *string) value {
 		},
 		get: func() string { return *p },
 	}
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // addressValue is where to listen: loopback unless an address is given.

@@ -294,7 +294,7 @@ func askJournal(ctx context.Context, m *control.Client) finding {
 	switch {
 	case len(u.Failed) > 0:
 		f.err = exit.Fail(exit.Pending, "%s pending (%s), of which %d failed, as %s: %s; drivefs status lists them, drivefs flush tries them now",
-			show.Count(u.Pending, "change"), show.Size(u.PendingBytes), len(u.Failed), u.Failed[0].Path, exit.Mask(u.Failed[0].Error))
+			show.Count(u.Pending, "change"), show.Size(u.PendingBytes), len(u.Failed), u.Failed[0].Path, exit.Line(u.Failed[0].Error))
 	case s.Limits.Paused && u.Pending > 0:
 		f.note = fmt.Sprintf("%s pending (%s), uploads are paused: drivefs limit --resume", show.Count(u.Pending, "change"), show.Size(u.PendingBytes))
 	case u.Pending > 0:

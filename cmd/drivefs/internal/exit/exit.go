@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strings"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 // Exit codes; scripts and unit files rely on them.
@@ -66,28 +66,26 @@ func Code(err error) int {
 	}
 }
 
-// Message is an error as one line without secrets, "" when nothing is to be said.
+// Message is an error as one line without secrets that does nothing to a
+// terminal, "" when nothing is to be said.
 func Message(err error) string {
 	if err == nil || errors.Is(err, context.Canceled) && Code(err) == Failed {
 		return ""
 	}
-	return Mask(strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+	return Line(strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
 }
 
-// secrets are the shapes a token or a key has in texts of other libraries.
-var secrets = regexp.MustCompile(`(?i)(Atz[ar]\|[^\s"']+|(?:bearer|basic)\s+[^\s"']+|(?:access_token|refresh_token|client_secret|signature|x-amz-[a-z-]+)(?:=|%3d|"?\s*:\s*")[^\s"'&]+|\bcode(?:=|%3d|"?\s*:\s*")[^\s"'&]{8,})`)
+// Line makes a text that the service, a library or the drive wrote fit for a
+// terminal: one line, no secrets, no control characters.
+func Line(s string) string { return redact.Printable(redact.Text(s)) }
 
-// Mask is the last net below texts that libraries wrote; nothing of ours puts
-// a secret into an error.
-func Mask(s string) string { return secrets.ReplaceAllString(s, "[secret]") }
-
-// MaskAttr is Mask for a log, as slog.HandlerOptions.ReplaceAttr.
+// MaskAttr takes secrets out of a log, as slog.HandlerOptions.ReplaceAttr.
 func MaskAttr(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
 	case string:
-		a.Value = slog.StringValue(Mask(v))
+		a.Value = slog.StringValue(redact.Text(v))
 	case error:
-		a.Value = slog.StringValue(strings.ReplaceAll(Mask(v.Error()), "\n", "; "))
+		a.Value = slog.StringValue(strings.ReplaceAll(redact.Text(v.Error()), "\n", "; "))
 	}
 	return a
 }

@@ -1,17 +1,18 @@
 package exit
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
-func TestMask(t *testing.T) {
+func TestMessage(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
-		{"nothing secret here", "nothing secret here"},
-		{"header Bearer Atza|IwEB-x_y was refused", "header [secret] was refused"},
-		{`got {"access_token":"abc","refresh_token": "def"}`, `got {"[secret]","[secret]"}`},
-		{"POST /token?client_secret=s3cr3t&grant_type=x", "POST /token?[secret]&grant_type=x"},
-		{"HTTP status code=401, /?code=ANdNAVhyhqirUelHGEHA&state=1", "HTTP status code=401, /?[secret]&state=1"},
-		{"https://s3.example/k?X-Amz-Signature=ff&X-Amz-Credential=aa", "https://s3.example/k?[secret]&[secret]"},
+		{"Basic training.pdf: no such file", "Basic training.pdf: no such file"},
+		{"two\nlines", "two; lines"},
+		{"trash restore a\x1b]52;c;aGk=\x07b: gone", `trash restore a\x1b]52;c;aGk=\ab: gone`},
+		{"token Atza|IwEB-x_y refused", "token [secret] refused"},
 	} {
-		if got := Mask(test.text); got != test.want {
+		if got := Message(errors.New(test.text)); got != test.want {
 			t.Errorf("%q became %q, want %q", test.text, got, test.want)
 		}
 	}

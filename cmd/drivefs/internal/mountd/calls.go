@@ -114,7 +114,7 @@ func (m *mount) status() control.Status {
 		case e.Kind == "mirror":
 			text = "mirror: " + text
 		}
-		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+exit.Mask(text))
+		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+exit.Line(text))
 	}
 	return out
 }
@@ -130,7 +130,7 @@ func transfers(active []cache.Transfer) []control.Transfer {
 func failures(failed []cache.Failure) []control.Failure {
 	out := make([]control.Failure, len(failed))
 	for i, f := range failed {
-		out[i] = control.Failure{Path: f.Path, Error: exit.Mask(f.Error), RetryAt: f.RetryAt}
+		out[i] = control.Failure{Path: f.Path, Error: exit.Line(f.Error), RetryAt: f.RetryAt}
 	}
 	return out
 }

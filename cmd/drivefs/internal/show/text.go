@@ -14,6 +14,7 @@ import (
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 // IsTerminal reports whether somebody looks at what is written to w.
@@ -78,7 +79,7 @@ func Again(t, now time.Time) string {
 func Failures(w io.Writer, failed []control.Failure) {
 	now := time.Now()
 	for _, f := range failed {
-		fmt.Fprintf(w, "%s: %s (%s)\n", f.Path, exit.Mask(f.Error), Again(f.RetryAt, now))
+		fmt.Fprintf(w, "%s: %s (%s)\n", redact.Printable(f.Path), exit.Line(f.Error), Again(f.RetryAt, now))
 	}
 }
 
