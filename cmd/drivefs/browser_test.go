@@ -152,6 +152,10 @@ func TestLoginInBrowser(t *testing.T) {
 	if page := b.eval(text); !strings.Contains(page, "clouddrive:read_all") || !strings.Contains(page, "clouddrive:write") {
 		t.Errorf("it does not say what is asked for: %q", page)
 	}
+	if page := b.eval(text); !strings.Contains(page, "Secret of the drive") {
+		t.Errorf("it does not ask for the secret: %q", page)
+	}
+	b.eval(fmt.Sprintf(`document.querySelector("input[name=secret]").value = %q`, w.drive.Secret()))
 	b.eval(`document.querySelector("button[value=allow]").click()`)
 	w.eventually("the last page shows", func() bool { return strings.Contains(b.eval(text), "You can close this page") })
 	if code := p.end(); code != 0 {

@@ -57,6 +57,7 @@ func runDemo(ctx context.Context, p *program, c *config.Config, mountpoint strin
 	c.TokenFile = filepath.Join(c.StateDir, "token.json")
 	c.Data = filepath.Join(c.StateDir, "drive")
 	c.Listen, c.Faults, c.Import = "127.0.0.1:0", "", ""
+	c.TLSCert, c.TLSKey, c.PublicURL = "", "", ""
 	if !c.Given("cache-dir") {
 		c.CacheDir = filepath.Join(c.Places.Cache, config.DemoDir)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +24,8 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
+	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 func newLogin(p *program) *cobra.Command {
@@ -71,13 +72,20 @@ func runLogin(ctx context.Context, p *program, c *config.Config, noBrowser bool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, account.Direct)
 	defer cancel()
-	dates := &clock.Dated{Next: http.DefaultTransport}
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: dates})
+	client := drive.NewTokenClient()
+	defer client.CloseIdleConnections()
+	dates := &clock.Dated{Next: client.Transport}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: dates, CheckRedirect: client.CheckRedirect, Timeout: client.Timeout})
+	redact.Hide(conf.ClientSecret, verifier)
 	token, err := conf.Exchange(ctx, code, oauth2.VerifierOption(verifier))
 	if err != nil {
 		return exchangeError(conf, err, dates.Problem())
 	}
-	if err := writeToken(c.TokenFile, token); err != nil {
+	err = os.MkdirAll(filepath.Dir(c.TokenFile), 0o700)
+	if err == nil {
+		err = drive.WriteToken(c.TokenFile, token)
+	}
+	if err != nil {
 		return fmt.Errorf("keeping the token: %w", err)
 	}
 	fmt.Fprintf(p.stdout, "logged in; the token is in %s\n", c.TokenFile)
@@ -102,18 +110,22 @@ func unregistered(redirect string) string {
 }
 
 // answerCode takes the code out of what the browser was sent to. State proves
-// that it answers our question and nobody else's.
+// that it answers our question and no other; without it nothing else counts,
+// since any page can send a browser here.
 func answerCode(q url.Values, state string) (string, error) {
 	switch {
+	case q.Get("state") == "" && q.Get("code") == "" && q.Get("error") == "":
+		return "", fail(exitLogin, "the answer has no code: paste the whole address the browser ended at")
+	case subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state)) != 1:
+		return "", fail(exitLogin, "the answer belongs to another login: start again")
 	case q.Get("error") == "access_denied":
 		return "", fail(exitLogin, "access was denied in the browser: start again to allow it")
 	case q.Get("error") != "":
 		return "", fail(exitLogin, "Amazon refused: %s: %s", q.Get("error"), q.Get("error_description"))
 	case q.Get("code") == "":
 		return "", fail(exitLogin, "the answer has no code: paste the whole address the browser ended at")
-	case subtle.ConstantTimeCompare([]byte(q.Get("state")), []byte(state)) != 1:
-		return "", fail(exitLogin, "the answer belongs to another login: start again")
 	}
+	redact.Hide(q.Get("code"))
 	return q.Get("code"), nil
 }
 
@@ -151,12 +163,17 @@ func listenForAnswer(ctx context.Context, p *program, redirect, address, state s
 	answered := make(chan result, 1)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		code, err := answerCode(r.URL.Query(), state)
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		select {
-		case answered <- result{code, err}:
-		default:
-			err = errors.New("this login was answered already")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		code, err := answerCode(r.URL.Query(), state)
+		if subtle.ConstantTimeCompare([]byte(r.URL.Query().Get("state")), []byte(state)) != 1 {
+			err = errors.New("this is not the answer drivefs waits for; it goes on waiting")
+		} else {
+			select {
+			case answered <- result{code, err}:
+			default:
+				err = errors.New("this login was answered already")
+			}
 		}
 		if err != nil {
 			w.WriteHeader(http.StatusBadRequest)
@@ -215,39 +232,4 @@ func exchangeError(conf *oauth2.Config, err error, wrong string) error {
 		return fail(exitUnreachable, "%s does not answer like a token endpoint: check --token-url", conf.Endpoint.TokenURL)
 	}
 	return fail(exitLogin, "%s refused: %s: %s", conf.Endpoint.TokenURL, refused.ErrorCode, refused.ErrorDescription)
-}
-
-// writeToken replaces the token file at once and for good: a new file, on the
-// disk, renamed into place. Only its owner can read it.
-func writeToken(path string, token *oauth2.Token) (err error) {
-	data, err := json.MarshalIndent(token, "", "\t")
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".token-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(append(data, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -25,7 +26,9 @@ func newServe(p *program) *cobra.Command {
 		Use:   "serve",
 		Short: "A local drive that speaks the Amazon Drive API, kept in a directory",
 		Long: "Serve a drive of your own on this machine: the Amazon Drive API over a directory, for trying\n" +
-			"things out and for tests. Its endpoint is the first line printed; Ctrl-C ends it.",
+			"things out and for tests. Its endpoint is the first line printed; Ctrl-C ends it.\n\n" +
+			"Who wants a token, or to change what goes wrong (POST /admin/faults), needs the secret of the data\n" +
+			"directory, which stands in its file \"secret\". Beyond loopback it serves https only.",
 		Example: "  drivefs serve --listen 127.0.0.1:8300 --token-file /tmp/token.json\n" +
 			"  drivefs mount --endpoint http://127.0.0.1:8300/drive/v1/ --token-file /tmp/token.json ~/Drive",
 		Args: takes(0),
@@ -69,7 +72,7 @@ func runServe(ctx context.Context, p *program, c *config.Config, tokenFile strin
 			return fmt.Errorf("--import %s: %w", c.Import, err)
 		}
 	}
-	hint := ""
+	var hints strings.Builder
 	if tokenFile != "" {
 		if err := os.MkdirAll(filepath.Dir(tokenFile), 0o700); err != nil {
 			return err
@@ -77,10 +80,11 @@ func runServe(ctx context.Context, p *program, c *config.Config, tokenFile strin
 		if err := s.WriteToken(tokenFile); err != nil {
 			return fmt.Errorf("--token-file %s: %w", tokenFile, err)
 		}
-		hint = fmt.Sprintf("mount it: %s mount --endpoint %s --token-file %s MOUNTPOINT\n", p.name, s.Endpoint(), show.Quote(tokenFile))
+		fmt.Fprintf(&hints, "mount it: %s mount %s --token-file %s MOUNTPOINT\n", p.name, serveAccount(s), show.Quote(tokenFile))
 	}
+	fmt.Fprintf(&hints, "log in to it: %s login %s --auth-url %s\n", p.name, serveAccount(s), show.Quote(s.AuthURL()))
 	// One write: who reads only the first line may close the pipe after it.
-	if _, err := fmt.Fprintf(p.stdout, "%s\n%s", s.Endpoint(), hint); err != nil {
+	if _, err := fmt.Fprintf(p.stdout, "%s\n%s", s.Endpoint(), hints.String()); err != nil {
 		return err
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
@@ -89,9 +93,22 @@ func runServe(ctx context.Context, p *program, c *config.Config, tokenFile strin
 	return nil
 }
 
+// serveAccount are the flags that lead to the drive. On loopback the program
+// knows the rest by itself.
+func serveAccount(s *drivetest.Server) string {
+	flags := "--endpoint " + s.Endpoint()
+	if strings.HasPrefix(s.Endpoint(), "https:") {
+		flags += fmt.Sprintf(" --token-url %s --client-id %s --client-secret %s", s.TokenURL(), s.ClientID(), s.ClientSecret())
+	}
+	return flags
+}
+
 // startService starts the drive in c.Data.
 func startService(c *config.Config, log *slog.Logger) (*drivetest.Server, error) {
-	o := drivetest.Options{Dir: c.Data, Listen: c.Listen, Logger: log}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return nil, fail(exitUsage, "--tls-cert and --tls-key: one is of no use without the other")
+	}
+	o := drivetest.Options{Dir: c.Data, Listen: c.Listen, TLSCert: c.TLSCert, TLSKey: c.TLSKey, BaseURL: c.PublicURL, Logger: log}
 	if c.Faults != "" {
 		text := []byte(c.Faults)
 		if !strings.HasPrefix(strings.TrimSpace(c.Faults), "{") {
@@ -105,10 +122,10 @@ func startService(c *config.Config, log *slog.Logger) (*drivetest.Server, error)
 			return nil, fail(exitUsage, "--faults: %w", err)
 		}
 	}
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("--data: %w", err)
-	}
 	s, err := drivetest.Start(o)
+	if errors.Is(err, drivetest.ErrPlainListen) {
+		return nil, fail(exitUsage, "--listen %s: %w: give --tls-cert and --tls-key, or let a proxy with TLS stand before it (--public-url)", c.Listen, drivetest.ErrPlainListen)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("starting the drive in %s: %w", c.Data, err)
 	}

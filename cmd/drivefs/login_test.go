@@ -12,9 +12,15 @@ import (
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
-// consent plays the browser: it presses a button of the consent page and gives
-// the address the answer is sent to.
-func consent(t *testing.T, address, decision string) string {
+// consent plays somebody with a browser who knows the secret of the drive.
+func consent(t *testing.T, drive *drivetest.Server, address, decision string) string {
+	t.Helper()
+	return press(t, address+"&secret="+drive.Secret(), decision)
+}
+
+// press presses a button of the consent page and gives the address the answer
+// is sent to.
+func press(t *testing.T, address, decision string) string {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
@@ -62,7 +68,7 @@ func TestLogin(t *testing.T) {
 		if scope := query(t, a).Get("scope"); scope != "clouddrive:read_all" {
 			t.Errorf("a read-only login asks for %q", scope)
 		}
-		fmt.Fprintln(out, consent(t, a, "allow"))
+		fmt.Fprintln(out, consent(t, w.drive, a, "allow"))
 		if code := p.end(); code != 0 {
 			t.Fatalf("exit code %d: %s", code, p.stderr())
 		}
@@ -77,7 +83,19 @@ func TestLogin(t *testing.T) {
 	})
 	t.Run("browser", func(t *testing.T) {
 		p := w.start("login", "--redirect-port=53699")
-		resp, err := http.Get(consent(t, address(p), "allow"))
+		a := address(p)
+		for _, wrong := range []string{"", "?error=access_denied", "?error=x&error_description=%1b]0;x%07", "?code=x", "?code=x&state=y", "?state=y"} {
+			resp, err := http.Get("http://127.0.0.1:53699/" + wrong)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || resp.StatusCode != 400 || !strings.Contains(string(body), "goes on waiting") {
+				t.Errorf("%s: %d %q %v", wrong, resp.StatusCode, body, err)
+			}
+		}
+		resp, err := http.Get(consent(t, w.drive, a, "allow"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,8 +113,12 @@ func TestLogin(t *testing.T) {
 		name, want string
 		answer     func(address string) string
 	}{
-		{"denied", "denied", func(a string) string { return consent(t, a, "deny") }},
-		{"forged", "another login", func(a string) string { return strings.Replace(consent(t, a, "allow"), "state=", "state=x", 1) }},
+		{"denied", "denied", func(a string) string { return consent(t, w.drive, a, "deny") }},
+		{"forged refusal", "another login", func(a string) string { return "http://127.0.0.1/?error=access_denied&state=x" }},
+		{"refusal that paints", `Amazon refused: x: a\x1b]52;c;aGk=\ab`, func(a string) string {
+			return "http://127.0.0.1/?error=x&error_description=a%1b]52%3bc%3baGk=%07b&state=" + query(t, a).Get("state")
+		}},
+		{"forged", "another login", func(a string) string { return strings.Replace(consent(t, w.drive, a, "allow"), "state=", "state=x", 1) }},
 		{"nothing", "nothing was pasted", func(string) string { return "" }},
 		{"no code", "no code", func(string) string { return "http://127.0.0.1/" }},
 		{"wrong code", "used already or is too old", func(a string) string {

@@ -57,6 +57,9 @@ func Start(o Options) (*Server, error) {
 	if err := o.Faults.validate(); err != nil {
 		return nil, err
 	}
+	if o.TLSCert == "" && o.Listener == nil && o.Listen != "" && !local.Loopback(o.Listen) {
+		return nil, fmt.Errorf("listen on %s: %w", o.Listen, ErrPlainListen)
+	}
 	s := &Server{o: o.withDefaults(), served: make(chan struct{}), counts: map[string]int{}, codes: map[string]grant{},
 		late: map[int]*lateWork{}}
 	dir := s.o.Dir
@@ -99,9 +102,6 @@ var ErrPlainListen = errors.New("listening beyond loopback needs a certificate: 
 func (s *Server) listen() error {
 	scheme := "http"
 	if s.ln = s.o.Listener; s.ln == nil {
-		if s.o.TLSCert == "" && !local.Loopback(s.o.Listen) {
-			return fmt.Errorf("listen on %s: %w", s.o.Listen, ErrPlainListen)
-		}
 		var conf *tls.Config
 		if s.o.TLSCert != "" {
 			cert, err := tls.LoadX509KeyPair(s.o.TLSCert, s.o.TLSKey)

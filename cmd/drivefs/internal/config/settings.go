@@ -50,6 +50,7 @@ type Config struct {
 	LogFile                      string // "" = stderr
 
 	Listen, Data, Import, Faults string // serve
+	TLSCert, TLSKey, PublicURL   string // serve
 }
 
 // Group says which verbs take a setting as a flag.
@@ -166,6 +167,12 @@ var Settings = []Setting{
 		field: func(c *Config) value { return pathValue(&c.Import) }},
 	{Name: "faults", Meta: "FILE|JSON", Group: Serve, Usage: "what to inject",
 		field: func(c *Config) value { return textValue(&c.Faults) }},
+	{Name: "tls-cert", Meta: "FILE", Group: Serve, Usage: "certificate in PEM, for https; needed beyond loopback",
+		field: func(c *Config) value { return pathValue(&c.TLSCert) }},
+	{Name: "tls-key", Meta: "FILE", Group: Serve, Usage: "its key",
+		field: func(c *Config) value { return pathValue(&c.TLSKey) }},
+	{Name: "public-url", Meta: "URL", Group: Serve, Usage: "what clients call this drive, where a proxy stands before it: https://host",
+		field: func(c *Config) value { return urlValue(&c.PublicURL) }},
 }
 
 func find(name string) *Setting {
