@@ -34,7 +34,7 @@ type Options struct {
 	// Transport is the base; nil = one tuned for this service.
 	Transport http.RoundTripper
 	// Uploads and Downloads are the most connections at once for content, 0 =
-	// 16. For many Downloads a few more are for moments, see ManyDownloads.
+	// 16. The service never sees more.
 	Uploads, Downloads int
 	// UploadLimit and DownloadLimit bound content in bytes a second, 0 = none. See SetLimits.
 	UploadLimit, DownloadLimit int64
@@ -122,7 +122,7 @@ func New(o Options) (*Client, error) {
 	}
 	base := o.Transport
 	if base == nil {
-		c.own, c.open = newBase(o.Uploads + o.Downloads + HandoverDownloads + SpareDownloads + metadataCalls)
+		c.own, c.open = newBase(o.Uploads + o.Downloads + metadataCalls)
 		base = c.own
 	}
 	var rt http.RoundTripper = observeTransport{base, c.log, o.Observe, c.status, c.counters, &c.clock}

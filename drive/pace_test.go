@@ -257,21 +257,65 @@ func TestDownloadsHoldTheirConnection(t *testing.T) {
 	})
 }
 
-// Of many connections, some are for handing over, and the last for reads that
-// somebody waits for.
-func TestDownloadSlots(t *testing.T) {
-	for n, want := range map[int]int{1: 1, 2: 1, 7: 6, 8: 12, 16: 20} {
-		s := downloadSlots(n)
-		got := 0
-		for ; s.freeLocked(ReadAhead); got++ {
-			s.taken++
-		}
-		if got != want {
-			t.Errorf("of %d connections, %d are for read-ahead, want %d", n, got, want)
-		}
-		if n > 1 && !s.freeLocked(Foreground) {
-			t.Errorf("of %d connections, none is left for the foreground", n)
-		}
+// The connection of a download that was given up is not another's before the
+// service can have heard of it; that of one that was read to its end is at once.
+func TestCutDownloads(t *testing.T) {
+	const trip = 50 * time.Millisecond
+	for _, x := range []struct {
+		name string
+		end  func(resp *http.Response)
+		wait time.Duration
+	}{
+		{"read to its end", func(resp *http.Response) { _, _ = io.Copy(io.Discard, resp.Body); resp.Body.Close() }, 0},
+		{"closed before", func(resp *http.Response) { resp.Body.Close(); resp.Body.Close() }, trip},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := newPace(roundTripperFunc(func(r *http.Request) (*http.Response, error) {
+					select {
+					case <-time.After(trip):
+						return answer(200, nil), nil
+					case <-r.Context().Done():
+						return nil, r.Context().Err()
+					}
+				}), 1, 1)
+				get := func(ctx context.Context) (*http.Response, error) {
+					return rt.RoundTrip(pacedRequest(ctx, "d", shapeDownload, Foreground))
+				}
+				resp, err := get(bg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				x.end(resp)
+				begun := time.Now()
+				if resp, err = get(bg); err != nil {
+					t.Fatal(err)
+				}
+				if d := time.Since(begun); d != x.wait+trip {
+					t.Errorf("the next one was answered after %v, want %v", d, x.wait+trip)
+				}
+				x.end(resp)
+				time.Sleep(x.wait)
+				// One that is given up before its answer.
+				ctx, cancel := context.WithTimeout(bg, trip/2)
+				defer cancel()
+				if _, err := get(ctx); err == nil {
+					t.Error("no error")
+				}
+				begun = time.Now()
+				if resp, err = get(bg); err != nil {
+					t.Fatal(err)
+				}
+				if d := time.Since(begun); d != 2*trip {
+					t.Errorf("after a request that was given up: %v, want %v", d, 2*trip)
+				}
+				x.end(resp)
+				time.Sleep(trip)
+				if rt.downloads.taken != 0 {
+					t.Errorf("%d taken", rt.downloads.taken)
+				}
+			})
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,35 +20,19 @@ const (
 	calm          = 10 * time.Second       // without a 429 the limit is another one
 )
 
-// Who allows at least ManyDownloads connections for downloads has some more
-// for moments: so many whose answer is awaited while another connection brings
-// its last bytes, and so many for the foreground alone, so that a read that
-// somebody waits for finds one open and idle.
-const (
-	ManyDownloads     = 8
-	HandoverDownloads = 4
-	SpareDownloads    = 1
-)
-
-// downloadSlots are the connections for n downloads at once.
-func downloadSlots(n int) *slots {
-	if n >= ManyDownloads {
-		n += HandoverDownloads + SpareDownloads
-	}
-	return newSlots(n)
-}
-
 // paceTransport makes every call wait for its turn: for a connection of its
 // kind, and for the one budget all calls share. The connection of a download is
-// held until its body is closed.
+// held until its body is closed; of one that was given up a round trip longer,
+// since it is open for the service until that hears of it.
 type paceTransport struct {
 	next                        http.RoundTripper
 	pacer                       *pacer
 	metadata, upload, downloads *slots
+	trip                        atomic.Int64 // from a download's request to its answer, lately
 }
 
 func newPace(next http.RoundTripper, uploads, downloads int) *paceTransport {
-	return &paceTransport{next: next, pacer: &pacer{}, metadata: newSlots(metadataCalls), upload: newSlots(uploads), downloads: downloadSlots(downloads)}
+	return &paceTransport{next: next, pacer: &pacer{}, metadata: newSlots(metadataCalls), upload: newSlots(uploads), downloads: newSlots(downloads)}
 }
 
 func (t *paceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -76,7 +61,11 @@ func (t *paceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	started := time.Now()
 	resp, err := t.next.RoundTrip(req)
 	if err != nil {
-		s.release()
+		if c.shape == shapeDownload && ctx.Err() != nil {
+			t.later(s)
+		} else {
+			s.release()
+		}
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
@@ -85,22 +74,45 @@ func (t *paceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.pacer.good(started)
 	}
 	if c.shape == shapeDownload {
-		resp.Body = &releasingBody{ReadCloser: resp.Body, release: s.release}
+		t.trip.Store(int64(time.Since(started)))
+		resp.Body = &releasingBody{ReadCloser: resp.Body, release: s.release, cut: func() { t.later(s) }}
 	} else {
 		s.release()
 	}
 	return resp, nil
 }
 
+// later releases a connection that was cut.
+func (t *paceTransport) later(s *slots) {
+	if d := time.Duration(t.trip.Load()); d > 0 {
+		time.AfterFunc(d, s.release)
+	} else {
+		s.release()
+	}
+}
+
 type releasingBody struct {
 	io.ReadCloser
-	once    sync.Once
-	release func()
+	once         sync.Once
+	ended        atomic.Bool
+	release, cut func()
+}
+
+func (b *releasingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.ended.Store(true)
+	}
+	return n, err
 }
 
 func (b *releasingBody) Close() error {
 	err := b.ReadCloser.Close()
-	b.once.Do(b.release)
+	if b.ended.Load() {
+		b.once.Do(b.release)
+	} else {
+		b.once.Do(b.cut)
+	}
 	return err
 }
 

@@ -51,8 +51,8 @@ type Options struct {
 	Disk int64
 	// Source gives what is in no tier.
 	Source Source
-	// Downloads is the most connections that bring bytes at once, 0 = 16. From
-	// drive.ManyDownloads on a few more may be open, see there.
+	// Downloads is the most connections at once, 0 = 16. The last of several is
+	// for reads that somebody waits for.
 	Downloads int
 	// ReadTimeout is how long a read waits without a byte arriving before it
 	// fails with drive.ErrUnavailable. 0 = 15 s.

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
-
-	"github.com/drivefs/drivefs/drive"
 )
 
 // Cache is the bytes that were seen, and the reading of those that were not.
@@ -19,8 +17,6 @@ type Cache struct {
 	source      Source
 	log         *slog.Logger
 	downloads   int // connections that bring bytes at once
-	handover    int // beside them: those whose fetch is to follow one that is nearly complete
-	spare       int // beside them: for reads that somebody waits for
 	readTimeout time.Duration
 
 	ctx    context.Context // ends at Close
@@ -48,7 +44,6 @@ type Cache struct {
 	order     int64
 	conns     int // fetches from the network that have a goroutine
 	bodies    int // of these, whose answer has come
-	leaving   int // of these, nearly complete ones that another may follow
 	diskReads int
 	line      line
 	aheadAt   time.Time // no read-ahead from the network before
@@ -98,14 +93,8 @@ func Open(o Options) (*Cache, error) {
 	c.pool.max = int(max(o.Memory, minMemory) / blockSize)
 	// Every connection may have a block pinned, and reads need some too.
 	c.downloads = min(o.Downloads, c.pool.max/4)
-	switch {
-	case c.downloads >= drive.ManyDownloads:
-		c.handover, c.spare = drive.HandoverDownloads, drive.SpareDownloads
-	case c.downloads > 1:
-		c.downloads--
-		c.spare = 1
-	}
-	c.line = newLine(c.downloads)
+	// One connection is for reads that somebody waits for.
+	c.line = line{max: max(1, c.downloads-1)}
 	// The windows take what they need from the rest by evicting; an eighth
 	// is theirs without that.
 	keep := int64(c.pool.max-c.pool.max/8) * blockSize
@@ -201,7 +190,7 @@ func (c *Cache) CopyRange(ctx context.Context, v Version, from, to int64, give f
 	}
 	s := c.beginStreamLocked(r, from)
 	s.values, s.limit = ctx, to
-	s.win, s.run, s.lacks = 2*chunkSize, 1, true
+	s.run, s.lacks = 2*chunkSize, true // what is copied is wanted
 	c.mu.Unlock()
 	for at := from; at < to; {
 		b, err := r.ReadAt(ctx, at, int(min(to-at, maxView/2)))
@@ -351,7 +340,7 @@ func (c *Cache) Stats() Stats {
 	s.Hits, s.Misses, s.Downloaded, s.Served = c.hits, c.misses, c.downloaded, c.served
 	share := c.shareLocked()
 	for _, st := range c.streams {
-		s.Streams = append(s.Streams, StreamStat{Name: st.ct.Name, Off: st.next, Window: min(st.win, share), Rate: st.rate})
+		s.Streams = append(s.Streams, StreamStat{Name: st.ct.Name, Off: st.next, Window: min(st.ahead(st.ct.Name), share), Rate: st.rate})
 	}
 	return s
 }

@@ -16,7 +16,6 @@ type chunk struct {
 
 	blocks  [blocksPerChunk]*block
 	fetches []*fetch // that fill granules of it, or wait to be confirmed
-	parts   []part   // beginnings of granules whose fetch was ended early
 
 	offered bool // in Cache.offers
 
@@ -30,12 +29,6 @@ type chunk struct {
 	asked  bool   // disk is known
 	queued bool   // for the disk writer
 	later  bool   // in Cache.later
-}
-
-// part is the beginning of a granule that is there although the rest is not.
-type part struct {
-	granule int
-	n       int // bytes
 }
 
 // blockMask has the granules of block idx.
@@ -88,53 +81,9 @@ func (ch *chunk) fetchOf(g int) *fetch {
 	return nil
 }
 
-// partOf is how many bytes of granule g are there although it is not.
-func (ch *chunk) partOf(g int) int {
-	for _, p := range ch.parts {
-		if p.granule == g {
-			return p.n
-		}
-	}
-	return 0
-}
-
-func (ch *chunk) setPart(g, n int) {
-	for i := range ch.parts {
-		if ch.parts[i].granule == g {
-			ch.parts[i].n = max(ch.parts[i].n, n)
-			return
-		}
-	}
-	ch.parts = append(ch.parts, part{g, n})
-}
-
-// forgetParts forgets the parts in block idx.
-func (ch *chunk) forgetParts(idx int) {
-	ch.dropParts(func(g int) bool { return g/granulesPerBlock == idx })
-}
-
-func (ch *chunk) dropParts(gone func(granule int) bool) {
-	keep := ch.parts[:0]
-	for _, p := range ch.parts {
-		if !gone(p.granule) {
-			keep = append(keep, p)
-		}
-	}
-	ch.parts = keep
-}
-
 // empty reports whether block idx holds nothing worth keeping.
 func (ch *chunk) empty(idx int) bool {
-	m := blockMask(idx)
-	if ch.have&m != 0 {
-		return false
-	}
-	for _, p := range ch.parts {
-		if p.granule/granulesPerBlock == idx {
-			return false
-		}
-	}
-	return ch.flying()&m == 0
+	return (ch.have|ch.flying())&blockMask(idx) == 0
 }
 
 // bytes is how many bytes the granules in mask have.

@@ -24,36 +24,46 @@
 //
 // Order: memory, disk tier, network.
 //
-// # Windows
+// # What a READ fetches
 //
-// A Reader recognises up to four sequential streams, so that a tail read
-// between two reads of the head (an index at the end of a film), or two players
-// on one handle, are each sequential. The first read of a stream fetches 256
-// KiB, of a film some more (see lookSize); the window grows with what is read
-// one after the other (see growth), to 64 MiB after 2 MiB, because each step
-// costs a round trip; two chunks stay behind. More than 128 MiB only a reader
-// gets that waits for the line: with a window that deep, a request is for 16
-// MiB and a connection spends its time on bytes instead of waiting for answers.
-// Requests are smaller for what is read soon and towards the end of the file,
-// and of different sizes where many begin together (see requestLocked).
-// Who begins at the beginning with reads of 512 KiB copies the file, which no
-// player or scanner does (see eagerRead): it has the deepest window at once, and
-// all connections as soon as the first bytes show that one is far from enough.
-// Reads overtake each other by a few MiB; what was jumped over is no part of
-// what was read until it is. What a read needs is asked for together with what
-// is to follow it. A jump to another place begins a stream and gives up the
-// fetches of those before it, unless the reader was seen to come back to them.
-// Read-ahead is planned anew each time from what is there and what is on its
-// way, so a fetch that ended early leaves only a hole that the next plan sees.
+// Read-ahead is earned by the READs that reach us (see window), so that who
+// stops anywhere has cost at most twice what he read, and a place half a MiB:
 //
-// How many connections read-ahead may use is measured for the whole line (see
-// line): few at first, more while each goes on bringing as much as before. On
-// a line that one connection fills, a second one takes the bytes from what is
-// needed now, and a film stops although the line is fast enough for it. A
-// request whose last bytes are a round trip away does not count: the next one
-// is sent then, so that no connection waits between two. One connection is
-// nobody's but of reads that somebody waits for; beyond it they take one from
-// read-ahead.
+//   - the first read of a place: its bytes, and up to 256 KiB from the granule it
+//     is in (look); of a film, a picture or a file of at most 512 KiB up to 512
+//     KiB (filmLook). A file of at most 512 KiB is fetched whole.
+//   - reads that follow each other: half of what was read so far is fetched
+//     ahead, up to 2 MiB (trusting), as much as was read from there on. So a copy
+//     takes a round trip for each doubling, some eight of them until all
+//     connections are busy. Of a picture it is as much from the beginning, for a
+//     picture is looked at whole.
+//   - never more than the line carries in a second, nor more than three quarters
+//     of the memory divided by those who read.
+//   - what was jumped over counts against what was read: looks here and there
+//     earn nothing. Reads overtake each other by a few MiB, and what they jumped
+//     over is soon read.
+//   - a read more than 4 MiB from where the last one ended (nearby) is another
+//     place, which begins anew, and gives up what was asked for the one before,
+//     unless the reader was seen to come back to it. A Reader has up to four
+//     places, so that a tail read between two reads of the head (an index at the
+//     end of a film), or two players on one handle, are each sequential.
+//   - a reader that finds everything has nothing fetched ahead from the network
+//     for its first 8 MiB (foundRun): it is perhaps a library scan that comes
+//     again.
+//
+// What a read needs is asked for together with what is to follow it. Read-ahead
+// is planned anew each time from what is there and what is on its way, so a
+// fetch that ended early leaves only a hole that the next plan sees. Two chunks
+// stay behind.
+//
+// There are never more connections than Options.Downloads, one of which is for
+// reads that somebody waits for. How many of the others read-ahead may use at
+// once is told by how fast one is beside so many others (see line): on a line
+// that one connection fills, a second one takes the bytes from what is needed
+// now, and a film stops although the line is fast enough for it. A request is
+// for as much as keeps these connections bringing bytes; where an answer takes
+// longer than its bytes, more of them wait for theirs. A connection that is cut
+// is not another's before the service can have heard of it.
 //
 // # Memory
 //
@@ -62,7 +72,8 @@
 // by the fetch that writes to it and by the disk writer; every other block
 // can be taken away at any moment, window or not. Read-ahead plans only with
 // blocks that are neither pinned nor fetched ahead for others, so that windows
-// shrink as readers come. A read somebody waits for takes what it needs, all
+// shrink as readers come; what one reader of a file has read stays for another that
+// follows it within 8 MiB. A read somebody waits for takes what it needs, all
 // blocks of its range at once or none, first come first served: whoever waits
 // for memory holds none, so somebody can always go on.
 //
@@ -85,14 +96,6 @@
 // question. Until then the bytes belong to their fetch alone: they are not
 // given to other readers, not kept, not written to disk.
 //
-// Waiting for it would make the first byte after an open or a seek take two
-// round trips. So one thing is allowed before: a read that lies wholly in one
-// such stream is answered from it if the reader's stream has had no bytes
-// yet, or only bytes of that same response. That read mixes nothing, and
-// neither does a file read from its beginning: everything given before the
-// first Confirm is one response. Should the Confirm fail, later reads get
-// drive.ErrChanged.
-//
 // A version once found changed is not fetched any more. A Reader that is
 // opened after that asks once whether it is the current one all the same; if
 // so, nothing of what was kept is trusted and the version starts over (for a
@@ -109,10 +112,6 @@
 // window wants is cancelled.
 //
 // # Disk tier
-//
-// A reader that finds everything is not read ahead for from the network until
-// it has read 8 MiB (see foundRun): a library scan that comes again would else
-// ask for what comes after that which it read the first time.
 //
 // See disk: a file a chunk, no index to lose, checksums a granule. Writing
 // happens behind a bounded queue, and nearly stops while the line brings more

@@ -31,7 +31,6 @@ type fetch struct {
 	first  int64    // index of chunks[0]
 	chunks []*chunk // held
 	lo     int64    // begins a granule; [lo, at) is there
-	from   int64    // the first byte asked for: lo, or later when a part was there
 	at     int64    // up to where bytes have arrived
 	to     int64    // where it ends; comes down when the end is not wanted any more
 
@@ -41,11 +40,11 @@ type fetch struct {
 
 	// The state of the request.
 	running  bool // has a goroutine
+	cut      bool // the connection of its last attempt was not used up
 	queued   bool // waits for a connection
 	headed   bool // the answer to this attempt has begun
 	headedAt time.Time
 	low      bool // this attempt was made as read-ahead
-	leaving  bool // counted in Cache.leaving
 	promoted bool // this attempt was given up to be made again as foreground
 	attempts int
 	giveUp   context.CancelFunc
@@ -89,17 +88,8 @@ func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values co
 	lo := base + int64(a)*granuleSize
 	f := &fetch{
 		ct: ch.v, disk: disk, first: ch.index, chunks: []*chunk{ch},
-		lo: lo, from: lo, at: lo, to: min(base+int64(b)*granuleSize, base+int64(ch.size)),
+		lo: lo, at: lo, to: min(base+int64(b)*granuleSize, base+int64(ch.size)),
 		values: values,
-	}
-	if !disk {
-		if n := ch.partOf(a); n > 0 {
-			f.from += int64(n)
-			f.at = f.from
-			b := ch.blocks[a/granulesPerBlock]
-			c.pinLocked(b) // lest the part is taken away before the rest comes
-			f.kept = append(f.kept, b)
-		}
 	}
 	c.order++
 	f.order = c.order
@@ -117,10 +107,9 @@ func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values co
 	}
 	if disk {
 		c.diskReads++
-	} else if c.conns >= c.downloads+c.handover+c.spare {
+	} else if c.conns >= c.downloads {
 		f.queued = true
 		c.queue = append(c.queue, f)
-		c.preemptLocked()
 		return f
 	} else {
 		c.conns++
@@ -153,7 +142,7 @@ func (c *Cache) unwantedLocked(f *fetch) {
 	}
 	if left := f.to - f.at; f.headed && left <= 1<<20 {
 		took := time.Since(f.headedAt)
-		if float64(left)*took.Seconds() <= float64(f.at-f.from)*c.line.rtt.Seconds() {
+		if float64(left)*took.Seconds() <= float64(f.at-f.lo)*c.line.rtt.Seconds() {
 			return
 		}
 	}
@@ -213,7 +202,7 @@ func (c *Cache) download(f *fetch) {
 		if errors.Is(err, errApart) {
 			over, pause = true, 0
 		}
-		over = over || f.pending && f.at > f.from
+		over = over || f.pending && f.at > f.lo
 		if over && pause == 0 {
 			c.endLocked(f, match)
 			c.mu.Unlock()
@@ -251,8 +240,7 @@ func (c *Cache) attempt(f *fetch) error {
 	defer cancel()
 	c.mu.Lock()
 	from, to := f.at, f.to
-	f.headed, f.giveUp = false, cancel
-	c.stayLocked(f)
+	f.headed, f.giveUp, f.cut = false, cancel, true
 	f.attempts++
 	f.low = len(f.waiters) == 0
 	rctx := requestContext(ctx, f)
@@ -275,6 +263,7 @@ func (c *Cache) attempt(f *fetch) error {
 		case ctx.Err() != nil && f.ctx.Err() == nil:
 			err = errStalled
 		}
+		f.cut = ctx.Err() != nil
 		if isChanged(err) {
 			c.mu.Lock()
 			c.changedLocked(f.ct)
@@ -286,22 +275,20 @@ func (c *Cache) attempt(f *fetch) error {
 		_ = st.Close()
 		c.mu.Lock()
 		c.bodies--
-		c.line.bodies(time.Now(), c.bodies)
 		c.mu.Unlock()
 	}()
 
 	c.mu.Lock()
 	f.headed, f.headedAt = true, time.Now()
 	c.bodies++
-	c.line.bodies(f.headedAt, c.bodies)
 	c.line.header(f.headedAt.Sub(begun))
 	err = c.headLocked(f, st, from)
+	beside := c.bodies
 	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	told, toldAt := from, f.headedAt // up to where the line knows how fast this is
-	took := f.headedAt.Sub(begun)
 	for {
 		c.mu.Lock()
 		buf := c.bufferLocked(f)
@@ -314,20 +301,11 @@ func (c *Cache) attempt(f *fetch) error {
 		if n > 0 {
 			c.mu.Lock()
 			c.arrivedLocked(f, n)
-			if f.at-told >= firstFetch {
-				d := f.moved.Sub(toldAt)
-				if c.line.body(f.moved, f.at-told, d) {
-					c.fewerLocked()
-				}
-				if told == from && c.line.first(f.moved, f.at-told, d, took+d, f.eagerLocked()) {
-					c.pumpLocked()
-				}
-				told, toldAt = f.at, f.moved
+			if f.at-told >= look {
+				c.line.body(f.moved, f.at-told, f.moved.Sub(toldAt), float64(beside+c.bodies)/2)
+				told, toldAt, beside = f.at, f.moved, c.bodies
 			}
 			done := f.at >= f.to
-			if !done {
-				c.leaveLineLocked(f)
-			}
 			c.mu.Unlock()
 			if done {
 				// Read the end of the body, so that the connection can be
@@ -335,11 +313,13 @@ func (c *Cache) attempt(f *fetch) error {
 				if f.to == to {
 					var one [1]byte
 					_, _ = st.Read(one[:])
+					f.cut = false
 				}
 				return nil
 			}
 		}
 		if err != nil {
+			f.cut = ctx.Err() != nil
 			switch {
 			case errors.Is(err, io.EOF):
 				err = io.ErrUnexpectedEOF
@@ -397,12 +377,12 @@ func (c *Cache) headLocked(f *fetch, st *Stream, from int64) error {
 		f.trusted = true
 		f.wakeLocked(1 << 62) // they may have less to wait for than a granule
 	case unconfirmed:
-		if f.trusted && f.at > f.from {
+		if f.trusted && f.at > f.lo {
 			return errApart
 		}
 		f.trusted, f.pending, f.tag = false, true, st.ETag
 		ct.pending = append(ct.pending, f)
-		f.byMD5 = st.ETag == "" && f.from == 0 && f.to == ct.Size && ct.MD5 != ""
+		f.byMD5 = st.ETag == "" && f.lo == 0 && f.to == ct.Size && ct.MD5 != ""
 		if !f.byMD5 {
 			c.askLocked(ct)
 		}
@@ -448,16 +428,6 @@ func (c *Cache) bufferLocked(f *fetch) []byte {
 func (f *fetch) aheadLocked() bool {
 	for _, s := range f.streams {
 		if s.running {
-			return true
-		}
-	}
-	return false
-}
-
-// eagerLocked reports whether f serves somebody who copies the whole file.
-func (f *fetch) eagerLocked() bool {
-	for _, s := range f.streams {
-		if s.eager {
 			return true
 		}
 	}
@@ -511,9 +481,6 @@ func (c *Cache) haveLocked(f *fetch, before int64) {
 		if ch.loaded &^= 1 << g; f.disk {
 			ch.loaded |= 1 << g
 		}
-		if len(ch.parts) > 0 {
-			ch.dropParts(func(p int) bool { return p == g })
-		}
 	}
 }
 
@@ -539,8 +506,7 @@ func (c *Cache) endLocked(f *fetch, match bool) {
 	if f.disk {
 		c.diskReads--
 	} else {
-		c.conns--
-		c.stayLocked(f)
+		c.leftLocked(f)
 	}
 	c.pool.promised -= f.promise
 	f.promise = 0
@@ -564,6 +530,26 @@ func (c *Cache) endLocked(f *fetch, match bool) {
 		c.finishLocked(f)
 	}
 	c.pumpLocked()
+}
+
+// leftLocked gives the connection of f to another. The service sees one that
+// was cut for a round trip longer.
+func (c *Cache) leftLocked(f *fetch) {
+	if !f.cut || c.closed {
+		c.conns--
+		return
+	}
+	trip := c.line.rtt
+	c.wg.Go(func() {
+		select {
+		case <-time.After(trip):
+		case <-c.ctx.Done():
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.conns--
+		c.pumpLocked()
+	})
 }
 
 // settleFetchLocked ends the waiting of a pending fetch: its bytes are the
@@ -598,13 +584,6 @@ func (c *Cache) settleFetchLocked(f *fetch, err error) {
 func (c *Cache) finishLocked(f *fetch) {
 	f.done = true
 	f.cancel()
-	if f.trusted && f.at < f.to && f.at%granuleSize != 0 {
-		ch := f.chunkAt(f.at)
-		pos := int(f.at - ch.base())
-		if ch.blocks[pos/blockSize] != nil {
-			ch.setPart(pos/granuleSize, pos%granuleSize)
-		}
-	}
 	c.pool.promised -= f.promise
 	f.promise = 0
 	for _, ch := range f.chunks {

@@ -32,31 +32,6 @@ func isMedia(name string) bool {
 
 func isFilm(name string) bool { return films[strings.ToLower(path.Ext(name))] }
 
-// lookSize is how much is fetched where reading begins. Whatever looks into a
-// film reads a MiB of its head in steps, and often a bit of its end after the
-// first of them; and where a player jumps to, it reads on, from the whole
-// picture before that place: a second request would be a second round trip.
-func lookSize(name string) int64 {
-	if isFilm(name) {
-		return 1 << 20
-	}
-	return firstFetch
-}
-
-// wholeSize is up to what size a file is fetched by one request at its first
-// read. Pictures and documents are read whole; of sound and film a scan wants
-// the head only.
-func wholeSize(name string) int64 {
-	switch {
-	case isImage(name):
-		return chunkSize
-	case isMedia(name):
-		return 512 << 10
-	default:
-		return 2 << 20
-	}
-}
-
 // isEdge reports whether chunk index holds the head or the tail of v, where
 // media keep what a library scan reads. A short last chunk leaves part of the
 // tail in the one before.

@@ -15,11 +15,11 @@ func TestLine(t *testing.T) {
 		least, most int
 		read        int64 // bytes
 	}{
-		{"each connection is limited, far", 50 * time.Millisecond, 0, 50e6, 16, 16, 250e6},
-		{"each connection is limited, near", 5 * time.Millisecond, 0, 20e6, 16, 16, 150e6},
-		{"a slow line", 50 * time.Millisecond, 25e5, 50e6, 1, 2, 10e6},
-		{"one that two connections fill", 30 * time.Millisecond, 20e6, 10e6, 2, 3, 60e6},
-		{"one that four fill", 50 * time.Millisecond, 200e6, 50e6, 4, 6, 300e6},
+		{"each connection is limited, far", 50 * time.Millisecond, 0, 50e6, 15, 15, 250e6},
+		{"each connection is limited, near", 5 * time.Millisecond, 0, 20e6, 15, 15, 150e6},
+		{"a slow line", 50 * time.Millisecond, 25e5, 50e6, 1, 2, 20e6},
+		{"one that two connections fill", 30 * time.Millisecond, 20e6, 10e6, 2, 8, 60e6},
+		{"one that four fill", 50 * time.Millisecond, 200e6, 50e6, 4, 15, 300e6},
 		{"one that twelve fill", 50 * time.Millisecond, 600e6, 50e6, 12, 16, 300e6},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -40,9 +40,10 @@ func TestLine(t *testing.T) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				rate := float64(off) / time.Since(begun).Seconds()
-				t.Logf("%d connections, %.1f MB/s", c.line.limit, rate/1e6)
-				if c.line.limit < x.least || c.line.limit > x.most {
-					t.Errorf("%d connections, want %d to %d", c.line.limit, x.least, x.most)
+				limit := c.line.limit(time.Now(), true)
+				t.Logf("%d connections, %.1f MB/s", limit, rate/1e6)
+				if limit < x.least || limit > x.most {
+					t.Errorf("%d connections, want %d to %d", limit, x.least, x.most)
 				}
 			})
 		})
@@ -50,33 +51,33 @@ func TestLine(t *testing.T) {
 }
 
 func TestLineThrottled(t *testing.T) {
-	l := newLine(16)
-	l.limit = 16
-	l.rest(time.Unix(999, 0))
+	l := line{max: 16}
 	now := time.Unix(1000, 0)
-	l.throttled(now)
-	l.throttled(now.Add(time.Millisecond))
-	if l.limit != 8 {
-		t.Errorf("%d connections after a burst of 429, want 8", l.limit)
-	}
 	// bring has connections that always want more bring 50 MB/s each.
 	bring := func(d time.Duration) {
-		l.bodies(now, l.limit)
 		for end := now.Add(d); now.Before(end); now = now.Add(5 * time.Millisecond) {
-			l.bodies(now, l.limit)
-			for range l.limit {
-				l.blocked = true
-				l.body(now, 250e3, 5*time.Millisecond)
+			n := l.limit(now, true)
+			for range n {
+				l.body(now, 250e3, 5*time.Millisecond, float64(n))
 			}
 		}
 	}
-	if bring(5 * time.Second); l.limit != 8 {
-		t.Errorf("%d connections soon after, want 8", l.limit)
+	bring(time.Second)
+	l.throttled(now)
+	l.throttled(now.Add(time.Millisecond))
+	if n := l.limit(now, true); n != 8 {
+		t.Errorf("%d connections after a burst of 429, want 8", n)
 	}
-	if bring(time.Minute); l.limit != 16 {
-		t.Errorf("%d connections a minute later, want 16", l.limit)
+	bring(5 * time.Second)
+	if n := l.limit(now, true); n != 8 {
+		t.Errorf("%d connections soon after, want 8", n)
 	}
-	if l = newLine(1); l.limit != 1 {
-		t.Errorf("%d of 1 connections", l.limit)
+	bring(time.Minute)
+	if n := l.limit(now, true); n != 16 {
+		t.Errorf("%d connections a minute later, want 16", n)
+	}
+	l = line{max: 1}
+	if n := l.limit(now, true); n != 1 {
+		t.Errorf("%d of 1 connections", n)
 	}
 }

@@ -157,7 +157,6 @@ func (c *Cache) detachLocked(b *block) {
 	}
 	ch.blocks[b.idx] = nil
 	ch.have &^= blockMask(b.idx)
-	ch.forgetParts(b.idx)
 	b.ch = nil
 }
 

@@ -142,7 +142,6 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
 		c.hits++
 		c.served += end - off
 		c.floodLocked(&c.reading, now, end-off, readFlood)
-		s.fresh, s.solo = false, nil
 		if s.next >= s.plan {
 			c.aheadLocked(s, 1<<30)
 		}
@@ -150,7 +149,10 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
 		return View{b}, nil
 	}
 	o := &op{c: c, r: r, s: s, ct: s.ct, off: off, end: end, b: b, begun: now, deadline: now.Add(c.readTimeout)}
+	s.waiting++
 	err := o.waitLocked(ctx)
+	o.s.waiting--
+	o.s.used = time.Now()
 	c.mu.Unlock()
 	if err != nil {
 		b.free()
@@ -237,11 +239,28 @@ func (c *Cache) giveLocked(s *stream, b *view, off, end int64) {
 		to := min(in+end-pos, blockSize)
 		b.slices = append(b.slices, bl.buf[in:to:to])
 		pos += to - in
-		c.readLocked(bl)
 		if bl.ch != nil && !s.ended {
 			c.holdLocked(s, bl.ch)
 		}
+		if o := c.followerLocked(s, pos-1); o != nil && bl.ch != nil {
+			c.holdLocked(o, bl.ch)
+			bl.unread = true
+		} else {
+			c.readLocked(bl)
+		}
 	}
+}
+
+// followerLocked is a reader of the same version that will soon come to pos.
+func (c *Cache) followerLocked(s *stream, pos int64) *stream {
+	if s.ct.readers > 1 {
+		for _, o := range c.streams {
+			if o != s && o.ct == s.ct && o.next <= pos && pos < o.next+behind {
+				return o
+			}
+		}
+	}
+	return nil
 }
 
 // op is a read that has to wait.
@@ -261,7 +280,6 @@ type op struct {
 	lastErr  error
 	missed   bool // waited for the network
 	first    bool // for memory: came back and goes in front
-	solo     bool // given from one unconfirmed stream
 }
 
 // waitLocked fills o.b. It is called and returns with the lock, and lets go
@@ -294,9 +312,9 @@ func (o *op) waitLocked(ctx context.Context) error {
 			break
 		}
 		if f != nil && !f.disk {
-			o.missed, o.s.slow, o.s.lacks = true, true, true
+			o.missed, o.s.lacks = true, true
 		}
-		if !o.s.ended && o.s.run >= 2*firstFetch {
+		if !o.s.ended {
 			// What comes after it is asked for now, not a round trip later.
 			c.aheadLocked(o.s, 1<<30)
 		}
@@ -321,10 +339,6 @@ func (o *op) waitLocked(ctx context.Context) error {
 	c.served += o.end - o.off
 	c.floodLocked(&c.reading, time.Now(), o.end-o.off, readFlood)
 	c.giveLocked(o.s, o.b, o.off, o.end)
-	o.s.fresh = false
-	if !o.solo {
-		o.s.solo = nil
-	}
 	if !o.s.ended {
 		c.aheadLocked(o.s, 1<<30)
 	}
@@ -400,7 +414,9 @@ func (o *op) againLocked(ctx context.Context) error {
 		o.chunks[i].holds++
 	}
 	o.ct = o.r.ct
+	o.s.waiting--
 	o.s = c.streamLocked(o.r, o.off, o.end, time.Now())
+	o.s.waiting++
 	return nil
 }
 
@@ -420,9 +436,6 @@ func (o *op) attachedLocked() bool {
 // lookLocked finds the first byte that is not there: the fetch it will come
 // with and up to where that is needed, or missing without a fetch.
 func (o *op) lookLocked() (f *fetch, need int64, missing bool) {
-	if o.soloLocked() {
-		return nil, 0, false
-	}
 	for pos := o.off; pos < o.end; {
 		ch := o.chunks[pos/chunkSize-o.off/chunkSize]
 		g := int(pos-ch.base()) / granuleSize
@@ -440,54 +453,14 @@ func (o *op) lookLocked() (f *fetch, need int64, missing bool) {
 				if f.at >= need {
 					need = 1<<62 - 1
 				}
-				return o.splitLocked(f, ch, g, need)
+				return f, need, false
 			case f.at < to:
-				return o.splitLocked(f, ch, g, min(o.end, f.to))
+				return f, min(o.end, f.to), false
 			}
 		}
 		pos = to
 	}
 	return nil, 0, false
-}
-
-// soloLocked reports whether the whole read may be given from one stream
-// that is not confirmed: it mixes nothing. Only the first bytes after an open
-// or a seek may be so, and what follows from the same stream.
-func (o *op) soloLocked() bool {
-	ch := o.chunks[0]
-	for _, f := range ch.fetches {
-		if !f.pending || !o.s.fresh && o.s.solo != f {
-			continue
-		}
-		from := (f.from + granuleSize - 1) / granuleSize * granuleSize
-		at := f.at - f.at%granuleSize
-		if f.at == o.ct.Size {
-			at = f.at
-		}
-		if from <= o.off && o.end <= at {
-			o.s.solo, o.solo = f, true
-			return true
-		}
-	}
-	return false
-}
-
-// splitLocked is the answer of lookLocked for granule g of ch, which f brings. If
-// that would take longer than a request of its own, f ends before it.
-func (o *op) splitLocked(f *fetch, ch *chunk, g int, need int64) (*fetch, int64, bool) {
-	c := o.c
-	start := ch.base() + int64(g)*granuleSize
-	if f.disk || f.done || start-f.at < 1<<20 || start <= f.lo || start >= f.to || f.pending && !f.running || f.byMD5 {
-		return f, need, false
-	}
-	if o.s.gap == 0 && o.s.run >= start-f.at {
-		return f, need, false // this reader wants what comes before, too
-	}
-	if rate := c.line.each; rate > 0 && float64(start-f.at)/rate < 2*c.line.rtt.Seconds() {
-		return f, need, false
-	}
-	f.to = start
-	return nil, 0, true
 }
 
 // demandLocked starts fetches for all that is missing in the read and on no
@@ -519,11 +492,9 @@ func (o *op) demandLocked() {
 // It ends where something is there or comes already, and with the memory that
 // can be had without taking it from others.
 func (o *op) extentLocked(ch *chunk, a, b int, disk bool) (int, int) {
-	want := min(o.s.win, chunkSize, o.c.shareLocked())
-	if ch.index == 0 && o.off < firstFetch && o.s.limit == o.ct.Size && o.ct.Size <= wholeSize(o.ct.Name) {
-		a, want = 0, o.ct.Size
-	} else if o.s.run == 0 {
-		want = min(lookSize(o.ct.Name), o.c.shareLocked())
+	want := min(o.s.wants(&o.ct.Version, o.off, o.end), o.end+o.c.shareLocked())
+	if o.ct.Size <= filmLook {
+		a = 0
 	}
 	blocked := ch.have | ch.flying()
 	if ch.asked {
@@ -541,11 +512,10 @@ func (o *op) extentLocked(ch *chunk, a, b int, disk bool) (int, int) {
 		last = max(b, int(end+granuleSize-1)/granuleSize)
 	}
 	room := o.c.pool.available() - o.c.pool.max/8
-	start := max(o.off, ch.base()+int64(a)*granuleSize)
 	g := a
 	for g < last && blocked&(1<<g) == 0 {
 		if g >= b {
-			if ch.base()+int64(g)*granuleSize >= start+want {
+			if ch.base()+int64(g)*granuleSize >= want {
 				break
 			}
 			if ch.blocks[g/granulesPerBlock] == nil && g%granulesPerBlock == 0 {

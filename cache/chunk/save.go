@@ -241,29 +241,21 @@ func (c *Cache) copyDisk(f *fetch, ch *chunk, file *diskFile) error {
 		c.mu.Lock()
 		buf := c.bufferLocked(f)
 		pos := int(f.at - base)
-		part := ch.partOf(pos / granuleSize)
 		c.mu.Unlock()
 		if buf == nil {
 			return nil
 		}
-		into := buf
-		if part > 0 {
-			into = make([]byte, len(buf)) // what is in buf may be in use
-		}
-		if n, err := file.f.ReadAt(into, int64(headerSize+pos)); n < len(into) {
+		if n, err := file.f.ReadAt(buf, int64(headerSize+pos)); n < len(buf) {
 			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
 		}
-		for at := 0; at < len(into); at += granuleSize {
+		for at := 0; at < len(buf); at += granuleSize {
 			g := (pos + at) / granuleSize
-			if crc32.Checksum(into[at:min(at+granuleSize, len(into))], castagnoli) != file.crc[g] {
+			if crc32.Checksum(buf[at:min(at+granuleSize, len(buf))], castagnoli) != file.crc[g] {
 				return errDiskTorn
 			}
-		}
-		if part > 0 {
-			copy(buf[part:], into[part:])
 		}
 		c.mu.Lock()
 		c.arrivedLocked(f, len(buf))

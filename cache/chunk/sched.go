@@ -10,7 +10,7 @@ func (c *Cache) pumpLocked() {
 	if c.closed {
 		return
 	}
-	for len(c.queue) > 0 && c.conns < c.downloads+c.handover+c.spare {
+	for len(c.queue) > 0 && c.conns < c.downloads {
 		f := c.queue[0]
 		c.unqueueLocked(f)
 		c.conns++
@@ -26,59 +26,6 @@ func (c *Cache) pumpLocked() {
 		if !started {
 			return
 		}
-	}
-}
-
-// leaveLineLocked lets read-ahead ask for what comes next when f will have
-// brought its last bytes by the time the answer comes: a connection would
-// else wait a round trip after each request.
-func (c *Cache) leaveLineLocked(f *fetch) {
-	if f.leaving || c.leaving >= c.handover || float64(f.to-f.at) > c.line.each*c.line.rtt.Seconds() {
-		return
-	}
-	f.leaving = true
-	c.leaving++
-	c.pumpLocked()
-}
-
-// stayLocked ends what leaveLineLocked began.
-func (c *Cache) stayLocked(f *fetch) {
-	if f.leaving {
-		f.leaving = false
-		c.leaving--
-	}
-}
-
-// preemptLocked takes a connection from read-ahead: the one begun last has
-// the least to lose. What it brought stays.
-func (c *Cache) preemptLocked() {
-	var last *fetch
-	leaving := 0
-	for _, f := range c.running {
-		switch {
-		case f.disk:
-		case f.ctx.Err() != nil:
-			leaving++
-		case len(f.waiters) == 0 && (last == nil || f.order > last.order):
-			last = f
-		}
-	}
-	if last != nil && leaving < len(c.queue) {
-		last.cancel()
-	}
-}
-
-// fewerLocked: the line is for fewer connections now. The last begun that
-// would go on for long are ended; what they brought stays.
-func (c *Cache) fewerLocked() {
-	excess := c.conns - c.leaving - c.line.limit
-	for i := len(c.running) - 1; i >= 0 && excess > 0; i-- {
-		f := c.running[i]
-		if f.disk || len(f.waiters) > 0 || f.ctx.Err() != nil || float64(f.to-f.at) < c.line.each*longFetch.Seconds() {
-			continue
-		}
-		f.cancel()
-		excess--
 	}
 }
 
@@ -133,7 +80,7 @@ func (c *Cache) settleIdle(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := len(c.streams) - 1; i >= 0; i-- {
-		if s := c.streams[i]; now.Sub(s.used) >= idleAfter {
+		if s := c.streams[i]; s.waiting == 0 && now.Sub(s.used) >= idleAfter {
 			c.restLocked(s)
 			s.returns = 0
 		}

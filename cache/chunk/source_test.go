@@ -70,7 +70,8 @@ type service struct {
 	confirms int
 	bytes    int64
 	open     int
-	most     int       // connections at once
+	seen     int       // connections, as the service sees them: a cut one for latency longer
+	most     int       // of them at once
 	next     time.Time // when the line is free
 	total    int64     // told instead of the size, 0 = the size
 	confirm  error
@@ -107,15 +108,25 @@ func (s *service) Fetch(ctx context.Context, v Version, from, to int64) (*Stream
 	n := len(s.requests)
 	s.requests = append(s.requests, request{v.ID, from, to})
 	s.open++
-	s.most = max(s.most, s.open)
+	s.seen++
+	s.most = max(s.most, s.seen)
 	s.mu.Unlock()
-	left := func() {
+	left := func(cut bool) {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.open--
-		s.mu.Unlock()
+		if !cut {
+			s.seen--
+			return
+		}
+		time.AfterFunc(s.latency, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.seen--
+		})
 	}
 	if err := sleep(ctx, s.latency); err != nil {
-		left()
+		left(true)
 		return nil, err
 	}
 	var f *fault
@@ -126,7 +137,7 @@ func (s *service) Fetch(ctx context.Context, v Version, from, to int64) (*Stream
 		f = faulty(n, from, to)
 	}
 	if f != nil && f.err != nil {
-		left()
+		left(false)
 		return nil, f.err
 	}
 	b := &body{s: s, ctx: ctx, id: v.ID, content: s.contentOf(v), at: from, to: to, fault: f, left: left}
@@ -183,7 +194,7 @@ type body struct {
 	due     time.Time
 	fault   *fault
 	once    sync.Once
-	left    func()
+	left    func(cut bool)
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -251,7 +262,7 @@ func (b *body) pace(n int64) error {
 }
 
 func (b *body) Close() error {
-	b.once.Do(b.left)
+	b.once.Do(func() { b.left(b.at < b.to && b.ctx.Err() != nil) })
 	return nil
 }
 

@@ -6,19 +6,10 @@ import (
 	"time"
 )
 
-// Windows.
 const (
-	firstFetch = 256 << 10      // what a read fetches of which nothing else is known
-	fullWindow = 32 * chunkSize // of a reader that finds everything there
-	maxWindow  = 96 * chunkSize // of one that waits for the line
-	diskWindow = chunkSize      // what of it is read ahead from the disk tier
-	behind     = 2 * chunkSize
-	maxStreams = 4 // of one Reader
-
-	// What still counts as going on where the last read ended: the kernel has
-	// several reads of up to 1 MiB on their way, and they overtake each other.
-	gapAhead  = 4 << 20
-	gapBehind = 4 << 20
+	behind     = 2 * chunkSize // what of a window stays when it was read
+	diskWindow = chunkSize     // what of it is read ahead from the disk tier
+	maxStreams = 4             // of one Reader
 
 	// A reader that has found everything here so far is perhaps a library scan
 	// that comes a second time: before it has read so much, nothing is fetched
@@ -27,74 +18,43 @@ const (
 
 	longFetch = time.Second // beyond it, nothing is won by asking for more at once
 
-	// Whoever begins at the beginning of a file with reads of this size copies
-	// it: the kernel makes them of reads of more than 128 KiB, and players,
-	// scanners and viewers read less. What it reads is known without waiting
-	// for it to go on.
-	eagerRead = 512 << 10
-
 	idleAfter = 10 * time.Second
 )
 
-// stream is one sequential course through a version: it has a window, a few
-// chunks behind and as many ahead as it has earned. Guarded by Cache.mu.
+// stream is a window with what it holds: a few chunks behind and as many ahead
+// as it has earned. Guarded by Cache.mu.
 type stream struct {
+	window
 	r     *Reader
 	ct    *content
-	next  int64 // where the next read is expected
 	limit int64 // read-ahead ends here
-	win   int64 // bytes
-	run   int64 // bytes read one after the other so far
-	gap   int64 // bytes before next that were jumped over and not read yet
-	slow  bool  // a read waited for the network since the window grew
-	lacks bool  // one did so ever, or surely will
-	eager bool  // began with an eagerRead
+	lacks bool  // a read waited for the network, or surely will
 
 	chunks  []*chunk        // held
 	cur     int64           // chunk next was last in, -1 none
 	fetches []*fetch        // wanted
 	values  context.Context // of ReadInto's caller, nil = none
 
+	waiting int  // reads that wait
 	returns int  // how often it was come back to after another stream
 	running bool // in Cache.streams
 	ended   bool
 	plan    int64 // read-ahead is thought about again when next gets here
 	used    time.Time
 
-	begun bool   // had its first read
-	fresh bool   // nothing was given to its reader yet
-	solo  *fetch // everything read by it came from this one, unconfirmed
-
 	rate   int64 // bytes a second it is read with
 	rateAt time.Time
 	rateN  int64
-}
-
-// growth is how large the window is after so many bytes were read one after
-// the other. It grows fast, since every step costs a round trip and a line
-// that needs many connections waits for the last: 64 MiB after 2 MiB, which is
-// more than a library scan reads at one place. Little of that has come when a
-// reader leaves that soon, except where it costs little time. The last step
-// is for readers the line is too slow for; a film that plays does not take the
-// memory from others.
-var growth = []struct{ run, win int64 }{
-	{1, 1 << 20},
-	{1 << 20, chunkSize},
-	{2 << 20, 16 * chunkSize},
-	{5 << 20, fullWindow},
-	{9 << 20, maxWindow},
 }
 
 // streamLocked finds the stream that a read of [off, end) goes on with, or
 // begins one, and moves it there.
 func (c *Cache) streamLocked(r *Reader, off, end int64, now time.Time) *stream {
 	var s *stream
+	best := int64(0)
 	for _, o := range r.streams {
-		if off < o.next-gapBehind || off > o.next+gapAhead {
-			continue
-		}
-		if s == nil || distance(off, o.next) < distance(off, s.next) {
-			s = o
+		if d, ok := o.near(off); ok && (s == nil || d < best) {
+			s, best = o, d
 		}
 	}
 	if s == nil {
@@ -108,20 +68,14 @@ func (c *Cache) streamLocked(r *Reader, off, end int64, now time.Time) *stream {
 	return s
 }
 
-func distance(a, b int64) int64 { return max(a-b, b-a) }
-
 // beginStreamLocked makes a stream at off: the reader went elsewhere. What
 // the others fetch ahead is given up, unless it is what is needed here or the
 // reader was seen to come back to them.
 func (c *Cache) beginStreamLocked(r *Reader, off int64) *stream {
-	s := &stream{r: r, ct: r.ct, next: off, limit: r.v.Size, win: firstFetch, cur: -1, fresh: true}
-	if isImage(r.v.Name) && off < firstFetch && r.v.Size <= fullWindow {
-		// Pictures are read whole: both ends of one at the same time.
-		s.win, s.run, s.lacks = 2*chunkSize, 1, true
-	}
+	s := &stream{window: window{next: off}, r: r, ct: r.ct, limit: r.v.Size, cur: -1}
 	for _, o := range r.streams {
 		for _, f := range o.fetches {
-			if f.lo < off+firstFetch && f.to > off {
+			if f.lo < off+look && f.to > off {
 				s.adopt(f)
 			}
 		}
@@ -140,38 +94,10 @@ func (c *Cache) beginStreamLocked(r *Reader, off int64) *stream {
 
 // moveLocked takes s to the end of a read of [off, end).
 func (c *Cache) moveLocked(s *stream, off, end int64, now time.Time) {
-	// Only what is read earns read-ahead: a jump may be an overtaking read or
-	// a reader that looks at a little here and there.
-	d := off - s.next
-	switch {
-	case !s.begun:
-		s.begun = true
-		s.next = end
-		if off == 0 && end-off >= eagerRead && s.limit == s.ct.Size && s.run == 0 {
-			s.eager = true
-			s.run = end - off
-			s.earnLocked()
-		}
-	case s.run == 0 && d > firstFetch:
-		s.gap += d
-		s.next = end
-	case d >= 0:
-		s.gap += d
-		s.run += end - off
-		s.next = end
-		s.earnLocked()
-	default:
-		// Overtaken by another read, or looked at again.
-		late := min(min(end, s.next)-off, s.gap)
-		s.gap -= late
-		s.run += late
-		if end > s.next {
-			s.run += end - s.next
-			s.next = end
-		}
-		if s.run > 0 {
-			s.earnLocked()
-		}
+	s.read(off, end)
+	if !s.running {
+		s.running = true
+		c.streams = append(c.streams, s)
 	}
 	s.rateN += end - off
 	if s.rateAt.IsZero() {
@@ -188,24 +114,9 @@ func (c *Cache) moveLocked(s *stream, off, end int64, now time.Time) {
 	}
 }
 
-// earnLocked lets the window grow with what was read, and s read ahead.
-func (s *stream) earnLocked() {
-	c := s.r.c
-	for _, g := range growth {
-		if (s.run >= g.run || s.eager) && s.win < g.win && (g.win <= fullWindow || s.slow || s.eager) {
-			s.win, s.plan = g.win, 0
-			s.slow = false
-		}
-	}
-	if !s.running {
-		s.running = true
-		c.streams = append(c.streams, s)
-	}
-}
-
 // slideLocked lets go of chunks that the window has passed.
 func (c *Cache) slideLocked(s *stream) {
-	lo, hi := (s.next-behind)/chunkSize, (s.next+max(2*s.win, 2*chunkSize))/chunkSize
+	lo, hi := (s.next-behind)/chunkSize, (s.next+max(2*s.ahead(s.ct.Name), 2*chunkSize))/chunkSize
 	keep := s.chunks[:0]
 	for _, ch := range s.chunks {
 		if ch.index >= lo && ch.index <= hi {
@@ -292,7 +203,7 @@ func (c *Cache) extendLocked(f *fetch, s *stream, end int64, room int) {
 		to := min(end, ch.base()+int64(ch.size))
 		blocks := int(to-ch.base()+blockSize-1) / blockSize
 		room -= blocks
-		if room < 0 || !ch.asked || ch.disk|ch.have|ch.flying() != 0 || len(ch.parts) > 0 || s.limit < to {
+		if room < 0 || !ch.asked || ch.disk|ch.have|ch.flying() != 0 || s.limit < to {
 			c.dropLocked(ch)
 			return
 		}
@@ -311,27 +222,32 @@ func (c *Cache) shareLocked() int64 {
 	return int64(c.pool.max*3/4/max(1, len(c.streams))) * blockSize
 }
 
+// windowLocked is how many bytes s may have ahead of it: what it has earned, as
+// far as there is memory for it and the line carries that in a second.
+func (c *Cache) windowLocked(s *stream) int64 {
+	w := min(s.ahead(s.ct.Name), c.shareLocked())
+	if c.line.each > 0 {
+		w = min(w, max(int64(c.line.each*float64(c.line.limit(time.Now(), false))), look))
+	}
+	return w
+}
+
 // aheadLocked fetches ahead for s, at most n fetches, and reports whether it
 // has started any.
 func (c *Cache) aheadLocked(s *stream, n int) bool {
 	ct := s.ct
-	if s.run == 0 || ct.changed || c.closed || len(c.memory) > 0 || len(c.queue) > 0 {
+	if ct.changed || c.closed || len(c.memory) > 0 || len(c.queue) > 0 {
 		return false
 	}
-	w := min(s.win, c.shareLocked())
+	w := c.windowLocked(s)
 	s.plan = s.next + min(w/4, 1<<20)
-	end := s.next + w
-	if w >= chunkSize {
-		end = (end + chunkSize - 1) / chunkSize * chunkSize
-	}
-	end = min(end, s.limit)
+	end := min(s.next+w, s.limit)
 	started := false
 	for pos := s.next; pos < end && n > 0; {
 		index := pos / chunkSize
 		ch := c.chunkLocked(ct, index)
 		base := ch.base()
-		to := int(min(end-base, int64(ch.size)))
-		wanted := span(int(pos-base), to) &^ ch.have
+		wanted := span(int(pos-base), int(min(end-base, int64(ch.size)))) &^ ch.have
 		for _, f := range ch.fetches {
 			if f.span(ch)&wanted != 0 {
 				s.adopt(f)
@@ -343,7 +259,7 @@ func (c *Cache) aheadLocked(s *stream, n int) bool {
 			pos = base + chunkSize
 			continue
 		}
-		ok := c.runAheadLocked(s, ch, a, b, to, w)
+		ok := c.runAheadLocked(s, ch, a, b, end, w)
 		c.dropLocked(ch)
 		if !ok {
 			break
@@ -355,9 +271,9 @@ func (c *Cache) aheadLocked(s *stream, n int) bool {
 }
 
 // runAheadLocked fetches granules [a, b) of ch ahead, or a beginning of them,
-// if there are memory and a connection for it and it is not too little to be
-// worth a request.
-func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool {
+// and what follows up to end, if there are memory and a connection for it and it
+// is not too little to be worth a request.
+func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b int, end, w int64) bool {
 	disk := !ch.asked || ch.disk&(1<<a) != 0
 	if ch.asked {
 		for g := a + 1; g < b; g++ {
@@ -367,9 +283,14 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool
 			}
 		}
 	}
-	if whole := int(min(w/2, chunkSize)) / granuleSize; !disk && b-a < whole && b*granuleSize >= to && to < ch.size {
+	lo := ch.base() + int64(a)*granuleSize
+	now := time.Now()
+	limit := c.line.limit(now, s.run >= trusting)
+	n := c.requestLocked(s, lo, w, limit)
+	if !disk && end < s.limit && end-lo < n && b*granuleSize >= min(int(end-ch.base()), ch.size) {
 		return false // wait until it is more
 	}
+	b = min(b, a+int((n+granuleSize-1)/granuleSize))
 	room := c.pool.available() - c.pool.max/8
 	need := 0
 	for g := a; g < b; g++ {
@@ -388,54 +309,37 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b, to int, w int64) bool
 			return false
 		}
 	} else {
-		if c.conns-c.leaving >= c.line.limit {
-			c.line.blocked = true
+		if c.conns >= c.line.connections(n, limit) {
 			return false
 		}
 		if !s.lacks && s.run < foundRun {
 			return false
 		}
-		if time.Now().Before(c.aheadAt) || c.streak > 0 && c.conns > 0 {
+		if now.Before(c.aheadAt) || c.streak > 0 && c.conns > 0 {
 			return false
 		}
 	}
 	f := c.startLocked(ch, a, b, disk, s, s.values)
 	c.holdLocked(s, ch)
 	if !disk && b*granuleSize >= chunkSize {
-		c.extendLocked(f, s, (f.lo+c.requestLocked(s, f.lo, w))/blockSize*blockSize, room-need)
+		if end = min(end, lo+n); end < s.limit {
+			end = end / blockSize * blockSize
+		}
+		c.extendLocked(f, s, end, room-need)
 	}
 	return true
 }
 
-// requestLocked is how many bytes one request that begins at pos is to bring
-// at least, in a window of w bytes.
-func (c *Cache) requestLocked(s *stream, pos, w int64) int64 {
-	most := int64(c.line.max + 1)
-	// All connections together have most of the window, the rest of it is for
-	// those that are done before the others. What is read soon comes in smaller
-	// requests.
-	n := min(w*3/4/most, (pos-s.next)/12)
-	// Towards the end each brings the smaller part of its share of what is left,
-	// so that none is long at it when the others have nothing to do.
+// requestLocked is how many bytes one request that begins at pos is to bring in
+// a window of w bytes. Towards the end of the file each brings the smaller part
+// of its share of what is left, so that none is long at it when the others have
+// nothing to do.
+func (c *Cache) requestLocked(s *stream, pos, w int64, limit int) int64 {
 	left := s.limit - pos
 	for _, f := range s.fetches {
 		if !f.disk {
 			left += f.to - f.at
 		}
 	}
-	share := left / int64(max(c.line.limit, 1))
-	n = max(min(n, share*3/4, int64(c.line.each*longFetch.Seconds())), chunkSize)
-	if c.handover > 0 {
-		// Those that begin together must not end together: for only so many an
-		// answer is awaited while they bring their last bytes.
-		waiting := 0
-		for _, f := range c.running {
-			if !f.disk && !f.headed {
-				waiting++
-			}
-		}
-		n += int64(c.line.each*c.line.rtt.Seconds()) * int64(waiting) / int64(c.handover)
-		n = min(n, w/most, max(share, chunkSize))
-	}
-	return n
+	return c.line.request(w, left, limit)
 }

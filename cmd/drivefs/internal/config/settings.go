@@ -120,7 +120,7 @@ var Settings = []Setting{
 		field: func(c *Config) value { return durationValue(&c.PollInterval) }},
 	{Name: "uploads", Meta: "N", Default: "16", Group: Mount, Usage: "most uploads at once",
 		field: func(c *Config) value { return countValue(&c.Uploads, 128) }},
-	{Name: "downloads", Meta: "N", Default: "16", Group: Mount, Usage: "most downloads at once (from 8 on, up to 5 more for moments)",
+	{Name: "downloads", Meta: "N", Default: "16", Group: Mount, Usage: "most downloads at once",
 		field: func(c *Config) value { return countValue(&c.Downloads, 128) }},
 	{Name: "upload-limit", Meta: "RATE", Default: "none", Group: Mount | Limits, Usage: "bytes a second for uploads, as in 5MiB",
 		field: func(c *Config) value { return rateValue(&c.UploadLimit) }},
