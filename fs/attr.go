@@ -127,7 +127,7 @@ func (t *tree) setattr(c *call, ino, gen uint64, h *cache.Handle, in *fuse.SetAt
 		a, err = t.store.Setattr(c, ino, gen, h, want)
 	}
 	if err != nil {
-		return t.nodeErrno(c, "setattr", err)
+		return c.nodeErrno(err)
 	}
 	t.attrOut(out, &a)
 	return 0
@@ -135,9 +135,9 @@ func (t *tree) setattr(c *call, ino, gen uint64, h *cache.Handle, in *fuse.SetAt
 
 // statfs answers df. What is unknown is shown large: a zero would hide the
 // mount from df and make file managers refuse to copy.
-func (t *tree) statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
-	c := t.enter(ctx)
-	defer c.end()
+func (t *tree) statfs(ctx context.Context, out *fuse.StatfsOut) (errno syscall.Errno) {
+	c := t.enter(ctx, "statfs")
+	defer c.end(&errno)
 	total, free := t.store.Space(c)
 	if total <= 0 {
 		total, free = unknownSpace, unknownSpace

@@ -51,14 +51,14 @@ var _ interface {
 } = (*dir)(nil)
 
 // begin is the start of a request inside d: see index.
-func (d *dir) begin(ctx context.Context) *call {
+func (d *dir) begin(ctx context.Context, op string) *call {
 	d.t.index.keep(d)
-	return d.t.enter(ctx)
+	return d.t.enter(ctx, op)
 }
 
 // hold is begin for a request during which the kernel holds the lock of d.
-func (d *dir) hold(ctx context.Context) *call {
-	c := d.begin(ctx)
+func (d *dir) hold(ctx context.Context, op string) *call {
+	c := d.begin(ctx, op)
 	c.holds(d)
 	return c
 }
@@ -115,12 +115,12 @@ func (d *dir) find(c *call, name string) (e cache.Entry, err error) {
 }
 
 // Lookup finds name in any spelling.
-func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
+func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (_ *fusefs.Inode, errno syscall.Errno) {
+	c := d.hold(ctx, "lookup")
+	defer c.end(&errno)
 	if len(name) > maxName {
 		return nil, syscall.ENAMETOOLONG
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	if d.t.exact {
 		d.asked.Store(true)
 	}
@@ -130,7 +130,7 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fus
 		return nil, syscall.ESTALE
 	}
 	if err != nil {
-		return nil, d.t.errno(c, "lookup", err)
+		return nil, c.errno(err)
 	}
 	d.t.entry(out, &e, name)
 	return d.child(ctx, name, &e), 0
@@ -144,12 +144,12 @@ func (d *dir) gone(c *call) bool {
 
 // Getattr answers stat. A folder that was removed while somebody has it open
 // shows what it was, with no name left.
-func (d *dir) Getattr(ctx context.Context, f fusefs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	c := d.t.enter(ctx)
-	defer c.end()
+func (d *dir) Getattr(ctx context.Context, f fusefs.FileHandle, out *fuse.AttrOut) (errno syscall.Errno) {
+	c := d.t.enter(ctx, "getattr")
+	defer c.end(&errno)
 	a, err := d.attr(c, f)
 	if err != nil {
-		return d.t.nodeErrno(c, "getattr", err)
+		return c.nodeErrno(err)
 	}
 	d.t.attrOut(out, &a)
 	return 0
@@ -165,31 +165,31 @@ func (d *dir) attr(c *call, f fusefs.FileHandle) (cache.Attr, error) {
 }
 
 // Statx is Getattr with the time of creation.
-func (d *dir) Statx(ctx context.Context, f fusefs.FileHandle, _, _ uint32, out *fuse.StatxOut) syscall.Errno {
-	c := d.t.enter(ctx)
-	defer c.end()
+func (d *dir) Statx(ctx context.Context, f fusefs.FileHandle, _, _ uint32, out *fuse.StatxOut) (errno syscall.Errno) {
+	c := d.t.enter(ctx, "statx")
+	defer c.end(&errno)
 	a, err := d.attr(c, f)
 	if err != nil {
-		return d.t.nodeErrno(c, "statx", err)
+		return c.nodeErrno(err)
 	}
 	d.t.statx(out, &a)
 	return 0
 }
 
 // Setattr sets mode and modification time.
-func (d *dir) Setattr(ctx context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	c := d.hold(ctx)
-	defer c.end()
+func (d *dir) Setattr(ctx context.Context, _ fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) (errno syscall.Errno) {
+	c := d.hold(ctx, "setattr")
+	defer c.end(&errno)
 	return d.t.setattr(c, d.ino, 0, nil, in, out)
 }
 
 // Create makes a file and opens it.
-func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fusefs.Inode, fusefs.FileHandle, uint32, syscall.Errno) {
+func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (_ *fusefs.Inode, _ fusefs.FileHandle, _ uint32, errno syscall.Errno) {
+	c := d.hold(ctx, "create")
+	defer c.end(&errno)
 	if len(name) > maxName {
 		return nil, nil, 0, syscall.ENAMETOOLONG
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	// The kernel sends CREATE only after it saw no such name. When there is
 	// one after all, ESTALE makes it look again and open that one: the bridge
 	// would give an inode that is known already a second identity.
@@ -204,7 +204,7 @@ func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *
 		}
 	}
 	if err != nil {
-		return nil, nil, 0, d.t.errno(c, "create", err)
+		return nil, nil, 0, c.errno(err)
 	}
 	d.changed(name)
 	d.t.entry(out, &e, name)
@@ -213,23 +213,23 @@ func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *
 }
 
 // Mknod makes a regular file; there are no others.
-func (d *dir) Mknod(ctx context.Context, name string, mode, _ uint32, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
+func (d *dir) Mknod(ctx context.Context, name string, mode, _ uint32, out *fuse.EntryOut) (_ *fusefs.Inode, errno syscall.Errno) {
+	c := d.hold(ctx, "mknod")
+	defer c.end(&errno)
 	if len(name) > maxName {
 		return nil, syscall.ENAMETOOLONG
 	}
 	if mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, syscall.ENOTSUP
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	e, h, err := d.t.store.Create(c, d.ino, name, unix.O_WRONLY|unix.O_EXCL, cache.ModeSet|mode&0o777)
 	if err != nil {
-		return nil, d.t.errno(c, "mknod", err)
+		return nil, c.errno(err)
 	}
 	err = h.Flush()
 	h.Release()
 	if err != nil {
-		return nil, d.t.errno(c, "mknod", err)
+		return nil, c.errno(err)
 	}
 	d.changed(name)
 	d.t.entry(out, &e, name)
@@ -238,18 +238,18 @@ func (d *dir) Mknod(ctx context.Context, name string, mode, _ uint32, out *fuse.
 
 // Mkdir makes a folder. Trash folders of desktops are refused at the top: what
 // is moved there would be uploaded, and removing is the drive's trash already.
-func (d *dir) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
+func (d *dir) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (_ *fusefs.Inode, errno syscall.Errno) {
+	c := d.hold(ctx, "mkdir")
+	defer c.end(&errno)
 	switch {
 	case len(name) > maxName:
 		return nil, syscall.ENAMETOOLONG
 	case d.ino == d.t.root && (name == ".Trash" || strings.HasPrefix(name, ".Trash-")):
 		return nil, syscall.EPERM
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	e, err := d.t.store.Mkdir(c, d.ino, name, cache.ModeSet|mode&0o777)
 	if err != nil {
-		return nil, d.t.errno(c, "mkdir", err)
+		return nil, c.errno(err)
 	}
 	d.changed(name)
 	d.t.entry(out, &e, name)
@@ -262,7 +262,9 @@ func (d *dir) Symlink(context.Context, string, string, *fuse.EntryOut) (*fusefs.
 }
 
 // Link gives a file another folder, where the service can.
-func (d *dir) Link(ctx context.Context, target fusefs.InodeEmbedder, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
+func (d *dir) Link(ctx context.Context, target fusefs.InodeEmbedder, name string, out *fuse.EntryOut) (_ *fusefs.Inode, errno syscall.Errno) {
+	c := d.hold(ctx, "link")
+	defer c.end(&errno)
 	if len(name) > maxName {
 		return nil, syscall.ENAMETOOLONG
 	}
@@ -270,11 +272,9 @@ func (d *dir) Link(ctx context.Context, target fusefs.InodeEmbedder, name string
 	if !ok {
 		return nil, syscall.EPERM
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	e, err := d.t.store.Link(c, f.StableAttr().Ino, d.ino, name)
 	if err != nil {
-		return nil, d.t.errno(c, "link", err)
+		return nil, c.errno(err)
 	}
 	d.changed(name)
 	d.t.entry(out, &e, name)
@@ -291,15 +291,15 @@ func (d *dir) Rmdir(ctx context.Context, name string) syscall.Errno {
 	return d.remove(ctx, "rmdir", name, d.t.store.Rmdir)
 }
 
-func (d *dir) remove(ctx context.Context, op, name string, do func(context.Context, uint64, string) error) syscall.Errno {
+func (d *dir) remove(ctx context.Context, op, name string, do func(context.Context, uint64, string) error) (errno syscall.Errno) {
+	c := d.hold(ctx, op)
+	defer c.end(&errno)
 	if len(name) > maxName {
 		return syscall.ENAMETOOLONG
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	shown := d.shown(c, name)
 	if err := do(cache.CalledBy(c, c.thread()), d.ino, name); err != nil {
-		return d.t.errno(c, op, err)
+		return c.errno(err)
 	}
 	d.respelled(name, shown)
 	d.changed(name)
@@ -307,7 +307,9 @@ func (d *dir) remove(ctx context.Context, op, name string, do func(context.Conte
 }
 
 // Rename moves a name.
-func (d *dir) Rename(ctx context.Context, name string, newParent fusefs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+func (d *dir) Rename(ctx context.Context, name string, newParent fusefs.InodeEmbedder, newName string, flags uint32) (errno syscall.Errno) {
+	c := d.hold(ctx, "rename")
+	defer c.end(&errno)
 	to, ok := newParent.(*dir)
 	switch {
 	case !ok, flags&^unix.RENAME_NOREPLACE != 0:
@@ -316,24 +318,18 @@ func (d *dir) Rename(ctx context.Context, name string, newParent fusefs.InodeEmb
 	case len(name) > maxName, len(newName) > maxName:
 		return syscall.ENAMETOOLONG
 	}
-	c := d.hold(ctx)
-	defer c.end()
 	if to != d {
 		d.t.index.keep(to)
 		c.holds(to)
 	}
 	e, err := d.find(c, name)
 	if err != nil {
-		return d.t.errno(c, "rename", err)
-	}
-	if e.Folder && d.t.below(to.ino, e.Ino) {
-		// The kernel sees places, not folders: it cannot always tell.
-		return syscall.EINVAL
+		return c.errno(err)
 	}
 	target := to.shown(c, newName)
 	err = d.t.store.Rename(c, d.ino, name, to.ino, newName, flags&unix.RENAME_NOREPLACE != 0)
 	if err != nil {
-		return d.t.errno(c, "rename", err)
+		return c.errno(err)
 	}
 	d.respelled(name, e.Name)
 	to.respelled(newName, target)
@@ -341,21 +337,6 @@ func (d *dir) Rename(ctx context.Context, name string, newParent fusefs.InodeEmb
 	d.changed(name)
 	to.changed(newName)
 	return 0
-}
-
-// below tells whether the folder ino is top or lies below it.
-func (t *tree) below(ino, top uint64) bool {
-	const deepest = 4096 // ends a cycle that the service made
-	for range deepest {
-		if ino == top {
-			return true
-		}
-		if ino == 0 || ino == t.root {
-			return false
-		}
-		ino = t.store.Parent(ino)
-	}
-	return true
 }
 
 // shown is the spelling under which name is shown in d, "" when it is absent.
@@ -388,11 +369,11 @@ func (d *dir) changed(name string) {
 }
 
 // Fsync makes what was done in d safe on this machine's disk.
-func (d *dir) Fsync(ctx context.Context, _ fusefs.FileHandle, _ uint32) syscall.Errno {
-	c := d.hold(ctx)
-	defer c.end()
+func (d *dir) Fsync(ctx context.Context, _ fusefs.FileHandle, _ uint32) (errno syscall.Errno) {
+	c := d.hold(ctx, "fsyncdir")
+	defer c.end(&errno)
 	if err := d.t.store.SyncDir(c, d.ino); err != nil {
-		return d.t.nodeErrno(c, "fsyncdir", err)
+		return c.nodeErrno(err)
 	}
 	return 0
 }

@@ -97,12 +97,12 @@ func toErrno(err error, interrupted bool) (e syscall.Errno, known bool) {
 
 // errno answers the kernel for err. What the table does not know is EIO and
 // logged here, once; a burst of the same trouble is thinned out.
-func (t *tree) errno(c *call, op string, err error) syscall.Errno {
-	e, known := toErrno(err, c != nil && c.Err() != nil)
+func (c *call) errno(err error) syscall.Errno {
+	e, known := toErrno(err, c.Err() != nil)
 	if !known {
-		t.strange.Do(func() { t.log.Error("answered with an I/O error", "op", op, "err", err) })
+		c.t.strange.Do(func() { c.t.log.Error("answered with an I/O error", "op", c.op, "err", err) })
 	} else if e == syscall.EIO {
-		t.strange.Do(func() { t.log.Warn("answered with an I/O error", "op", op, "err", err) })
+		c.t.strange.Do(func() { c.t.log.Warn("answered with an I/O error", "op", c.op, "err", err) })
 	}
 	return e
 }
@@ -110,9 +110,9 @@ func (t *tree) errno(c *call, op string, err error) syscall.Errno {
 // nodeErrno is errno for calls that name a node by its inode. A node that is
 // gone is ESTALE then: the kernel looks the path up again, without its cache,
 // and the program gets the answer that is true now.
-func (t *tree) nodeErrno(c *call, op string, err error) syscall.Errno {
+func (c *call) nodeErrno(err error) syscall.Errno {
 	if errors.Is(err, cache.ErrNotExist) {
 		return syscall.ESTALE
 	}
-	return t.errno(c, op, err)
+	return c.errno(err)
 }

@@ -70,7 +70,7 @@ func TestErrnoUnknownIsLogged(t *testing.T) {
 	tr := &tree{log: slog.New(slog.NewTextHandler(&said, nil))}
 	tr.strange.First = 1
 	for range 3 {
-		if got := tr.errno(nil, "lookup", errors.New("odd")); got != syscall.EIO {
+		if got := tr.enter(t.Context(), "lookup").errno(errors.New("odd")); got != syscall.EIO {
 			t.Fatalf("got %v, want EIO", got)
 		}
 	}
@@ -81,10 +81,10 @@ func TestErrnoUnknownIsLogged(t *testing.T) {
 
 func TestGoneNodeIsStale(t *testing.T) {
 	tr := &tree{log: slog.New(slog.DiscardHandler)}
-	if got := tr.nodeErrno(nil, "open", fmt.Errorf("%w", cache.ErrNotExist)); got != syscall.ESTALE {
+	if got := tr.enter(t.Context(), "open").nodeErrno(fmt.Errorf("%w", cache.ErrNotExist)); got != syscall.ESTALE {
 		t.Errorf("got %v, want ESTALE", got)
 	}
-	if got := tr.nodeErrno(nil, "open", cache.ErrReadOnly); got != syscall.EROFS {
+	if got := tr.enter(t.Context(), "open").nodeErrno(cache.ErrReadOnly); got != syscall.EROFS {
 		t.Errorf("got %v, want EROFS", got)
 	}
 }

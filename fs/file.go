@@ -37,37 +37,37 @@ func (f *file) id() (ino, gen uint64) {
 
 // Open opens this version; when it was superseded meanwhile, ESTALE makes the
 // kernel look the path up again.
-func (f *file) Open(ctx context.Context, flags uint32) (fusefs.FileHandle, uint32, syscall.Errno) {
-	c := f.t.enter(ctx)
-	defer c.end()
+func (f *file) Open(ctx context.Context, flags uint32) (_ fusefs.FileHandle, _ uint32, errno syscall.Errno) {
+	c := f.t.enter(ctx, "open")
+	defer c.end(&errno)
 	ino, gen := f.id()
 	h, err := f.t.store.Open(c, ino, gen, flags)
 	if err != nil {
-		return nil, 0, f.t.nodeErrno(c, "open", err)
+		return nil, 0, c.nodeErrno(err)
 	}
 	fh, open := newHandle(f.t, h)
 	return fh, open, 0
 }
 
 // Getattr answers stat for this version.
-func (f *file) Getattr(ctx context.Context, _ fusefs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	c := f.t.enter(ctx)
-	defer c.end()
+func (f *file) Getattr(ctx context.Context, _ fusefs.FileHandle, out *fuse.AttrOut) (errno syscall.Errno) {
+	c := f.t.enter(ctx, "getattr")
+	defer c.end(&errno)
 	a, err := f.attr(c)
 	if err != nil {
-		return f.t.nodeErrno(c, "getattr", err)
+		return c.nodeErrno(err)
 	}
 	f.t.attrOut(out, &a)
 	return 0
 }
 
 // Statx is Getattr with the time of creation.
-func (f *file) Statx(ctx context.Context, _ fusefs.FileHandle, _, _ uint32, out *fuse.StatxOut) syscall.Errno {
-	c := f.t.enter(ctx)
-	defer c.end()
+func (f *file) Statx(ctx context.Context, _ fusefs.FileHandle, _, _ uint32, out *fuse.StatxOut) (errno syscall.Errno) {
+	c := f.t.enter(ctx, "statx")
+	defer c.end(&errno)
 	a, err := f.attr(c)
 	if err != nil {
-		return f.t.nodeErrno(c, "statx", err)
+		return c.nodeErrno(err)
 	}
 	f.t.statx(out, &a)
 	return 0
@@ -79,14 +79,14 @@ func (f *file) attr(c *call) (cache.Attr, error) {
 }
 
 // Setattr sets size, mode and modification time.
-func (f *file) Setattr(ctx context.Context, fh fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+func (f *file) Setattr(ctx context.Context, fh fusefs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) (errno syscall.Errno) {
 	ino, gen := f.id()
 	var h *cache.Handle
 	if open, ok := fh.(*handle); ok {
 		h = open.h
 	}
-	c := f.t.enter(ctx)
-	defer c.end()
+	c := f.t.enter(ctx, "setattr")
+	defer c.end(&errno)
 	return f.t.setattr(c, ino, gen, h, in, out)
 }
 

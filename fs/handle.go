@@ -89,72 +89,76 @@ func (o *openHandles) releaseAll() {
 
 // Read answers up to len(dest) bytes. The answer refers to the cache's own
 // buffers, which are given back once the kernel has them.
-func (f *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	c := f.t.enter(ctx)
-	defer c.end()
+func (f *handle) Read(ctx context.Context, dest []byte, off int64) (_ fuse.ReadResult, errno syscall.Errno) {
+	c := f.t.enter(ctx, "read")
+	defer c.end(&errno)
 	giveBack(dest)
 	v, err := f.h.Read(c, off, len(dest))
 	if err != nil {
-		return nil, f.t.errno(c, "read", err)
+		return nil, c.errno(err)
 	}
 	return &viewResult{v}, 0
 }
 
 // Write puts p at off. The offset is the kernel's, also for O_APPEND: page
 // writes of a mapping carry such a handle too.
-func (f *handle) Write(ctx context.Context, p []byte, off int64) (uint32, syscall.Errno) {
-	c := f.t.enter(ctx)
-	defer c.end()
+func (f *handle) Write(ctx context.Context, p []byte, off int64) (_ uint32, errno syscall.Errno) {
+	c := f.t.enter(ctx, "write")
+	defer c.end(&errno)
 	n, err := f.h.Write(c, p, off)
 	if err != nil && n == 0 {
-		return 0, f.t.errno(c, "write", err)
+		return 0, c.errno(err)
 	}
 	// What was written stays written; the next write tells the error.
 	return uint32(n), 0
 }
 
-// Flush is close(2): the journal has the file when it returns. It takes no
-// context: the kernel cancels it when the process is killed, and closing must
+// Flush is close(2): the journal has the file when it returns. It does not
+// look at ctx: the kernel cancels it when the process is killed, and closing must
 // not lose the file for that.
-func (f *handle) Flush(context.Context) syscall.Errno {
+func (f *handle) Flush(ctx context.Context) (errno syscall.Errno) {
+	c := f.t.enter(ctx, "flush")
+	defer c.end(&errno)
 	if err := f.h.Flush(); err != nil {
-		return f.t.errno(nil, "flush", err)
+		return c.errno(err)
 	}
 	return 0
 }
 
 // Release is the last close. A mapping may have written after the last Flush;
 // the Store commits that now. The kernel ignores the answer.
-func (f *handle) Release(context.Context) syscall.Errno {
+func (f *handle) Release(ctx context.Context) (errno syscall.Errno) {
+	c := f.t.enter(ctx, "release")
+	defer c.end(&errno)
 	if f.t.open.remove(f) {
 		f.h.Release()
 	}
 	return 0
 }
 
-func (f *handle) fsync(ctx context.Context) syscall.Errno {
-	c := f.t.enter(ctx)
-	defer c.end()
+func (f *handle) fsync(ctx context.Context) (errno syscall.Errno) {
+	c := f.t.enter(ctx, "fsync")
+	defer c.end(&errno)
 	if err := f.h.Fsync(c); err != nil {
-		return f.t.errno(c, "fsync", err)
+		return c.errno(err)
 	}
 	return 0
 }
 
 // Allocate grows the file, or with FALLOC_FL_KEEP_SIZE promises nothing and
 // succeeds. Holes cannot be punched.
-func (f *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
+func (f *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) (errno syscall.Errno) {
 	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		return syscall.ENOTSUP
 	}
 	if off > math.MaxInt64 || size > math.MaxInt64-off {
 		return syscall.EFBIG
 	}
-	c := f.t.enter(ctx)
-	defer c.end()
+	c := f.t.enter(ctx, "fallocate")
+	defer c.end(&errno)
 	err := f.h.Allocate(c, int64(off), int64(size), mode&unix.FALLOC_FL_KEEP_SIZE != 0)
 	if err != nil {
-		return f.t.errno(c, "fallocate", err)
+		return c.errno(err)
 	}
 	return 0
 }

@@ -79,7 +79,7 @@ func Mount(ctx context.Context, o MountOptions) (*Server, error) {
 		uid: o.UID, gid: o.GID, umask: o.Umask & 0o777,
 		ownerOnly: o.AllowRoot && !o.AllowOther,
 		exact:     o.NamesExact, xattrs: o.Xattrs,
-		signals: signalsOf,
+		signals: signalsOf, observe: o.Observe,
 		log:     o.Logger,
 		strange: rate.Sometimes{First: 20, Interval: time.Second},
 	}
@@ -87,9 +87,6 @@ func Mount(ctx context.Context, o MountOptions) (*Server, error) {
 	root := &dir{t: t, ino: t.root}
 	opts := options(&o, t)
 	raw := fusefs.NewNodeFS(root, opts)
-	if o.Observe != nil {
-		raw = observed{raw, o.Observe}
-	}
 	t.index.keep(root)
 
 	// Before the first answer can be cached.

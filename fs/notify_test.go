@@ -298,7 +298,7 @@ func TestNotifierSparesBusyFolders(t *testing.T) {
 		two := grow(root, "two", folder(5)) // node 20
 		var under []*call
 		for _, d := range busy {
-			under = append(under, d.hold(t.Context()), d.hold(t.Context()))
+			under = append(under, d.hold(t.Context(), "lookup"), d.hold(t.Context(), "lookup"))
 		}
 		for i := range uint64(notifiers) {
 			tr.notify.name(100+i, "x")
@@ -312,14 +312,14 @@ func TestNotifierSparesBusyFolders(t *testing.T) {
 		}
 
 		// Half of the requests are answered, and others come.
-		late := busy[0].hold(t.Context())
-		under[0].end()
+		late := busy[0].hold(t.Context(), "lookup")
+		under[0].end(nil)
 		tr.notify.name(100, "y")
 		synctest.Wait()
 		if got := k.take(); got != nil {
 			t.Errorf("told %q before all were answered", got)
 		}
-		under[1].end()
+		under[1].end(nil)
 		synctest.Wait()
 		want = []string{"entry 2 x", "entry 2 y", "content 2"}
 		if got := k.take(); !slices.Equal(got, want) {
@@ -338,13 +338,13 @@ func TestNotifierSparesBusyFolders(t *testing.T) {
 		if got := k.take(); got != nil {
 			t.Errorf("told %q before the late one was answered", got)
 		}
-		late.end()
+		late.end(nil)
 		for _, c := range under[2:] {
-			c.end()
+			c.end(nil)
 		}
 
 		// A rename holds two folders.
-		c := busy[0].hold(t.Context())
+		c := busy[0].hold(t.Context(), "lookup")
 		c.holds(two.Operations().(*dir))
 		synctest.Wait()
 		k.take()
@@ -354,7 +354,7 @@ func TestNotifierSparesBusyFolders(t *testing.T) {
 		if got := k.take(); got != nil {
 			t.Errorf("told %q during a rename", got)
 		}
-		c.end()
+		c.end(nil)
 		if err := tr.notify.settle(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -58,16 +58,16 @@ var _ interface {
 } = (*dirHandle)(nil)
 
 // OpendirHandle opens d. The kernel keeps the listing until it is told.
-func (d *dir) OpendirHandle(ctx context.Context, _ uint32) (fusefs.FileHandle, uint32, syscall.Errno) {
-	c := d.begin(ctx)
-	defer c.end()
+func (d *dir) OpendirHandle(ctx context.Context, _ uint32) (_ fusefs.FileHandle, _ uint32, errno syscall.Errno) {
+	c := d.begin(ctx, "opendir")
+	defer c.end(&errno)
 	in, err := d.t.store.OpenDir(c, d.ino)
 	if err != nil {
-		return nil, 0, d.t.nodeErrno(c, "opendir", err)
+		return nil, 0, c.nodeErrno(err)
 	}
 	a, err := d.t.store.Attr(c, d.ino, 0)
 	if err != nil {
-		return nil, 0, d.t.nodeErrno(c, "opendir", err)
+		return nil, 0, c.nodeErrno(err)
 	}
 	return &dirHandle{d: d, in: in, opened: a}, fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE, 0
 }
@@ -107,7 +107,7 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 // fillLocked makes sure that buf has the next entry, if there is one. What an
 // earlier request read is not used any more: the kernel would keep for an hour
 // what an effect may have told it to forget in between.
-func (h *dirHandle) fillLocked(ctx context.Context) syscall.Errno {
+func (h *dirHandle) fillLocked(ctx context.Context) (errno syscall.Errno) {
 	if h.req != ctx {
 		// As a rule a request takes as many as the one before.
 		h.batch = min(max(h.given+1, firstBatch), mostBatch)
@@ -120,12 +120,12 @@ func (h *dirHandle) fillLocked(ctx context.Context) syscall.Errno {
 		h.pool, _ = buffers.Get().(*[]cache.Entry)
 		h.buf = *h.pool
 	}
-	c := h.d.hold(ctx)
-	defer c.end()
+	c := h.d.hold(ctx, "readdir")
+	defer c.end(&errno)
 	es, err := h.in.Append(c, h.buf[:0], max(h.at, cookieUp), h.batch)
 	h.buf, h.next = es, 0
 	if err != nil && !errors.Is(err, cache.ErrNotExist) { // removed while it was open: it is empty
-		return h.d.t.errno(c, "readdir", err)
+		return c.errno(err)
 	}
 	h.end = len(es) < h.batch
 	h.batch = min(2*h.batch, mostBatch)
@@ -175,7 +175,9 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 }
 
 // Releasedir drops what the handle read.
-func (h *dirHandle) Releasedir(context.Context, uint32) {
+func (h *dirHandle) Releasedir(ctx context.Context, _ uint32) {
+	c := h.d.t.enter(ctx, "releasedir")
+	defer c.end(nil)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.req = nil

@@ -20,6 +20,7 @@ type tree struct {
 	exact     bool   // names are taken as they are spelled
 	xattrs    bool   // extended attributes are answered
 	signals   func(pid uint32) verdict
+	observe   func(Operation) // nil = nobody
 
 	log     *slog.Logger
 	strange rate.Sometimes // thins out reports of I/O errors

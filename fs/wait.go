@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -31,7 +32,9 @@ const (
 // never do.
 type call struct {
 	ctx   context.Context // go-fuse's
-	watch func(pid uint32) verdict
+	t     *tree
+	op    string
+	began time.Time
 	held  [2]held // folders whose lock the kernel holds for it
 
 	mu    sync.Mutex
@@ -57,13 +60,18 @@ func (c *call) holds(d *dir) {
 	c.held[i] = held{d, d.calls.begin()}
 }
 
-// enter begins a request; end must be called when it is answered.
-func (t *tree) enter(ctx context.Context) *call {
-	return &call{ctx: ctx, watch: t.signals}
+// enter begins a request of the kernel, op by name; end must be deferred.
+func (t *tree) enter(ctx context.Context, op string) *call {
+	c := &call{ctx: ctx, t: t, op: op}
+	if t.observe != nil {
+		c.began = time.Now()
+	}
+	return c
 }
 
-// end stops the watcher and waits for it.
-func (c *call) end() {
+// end tells how the request was answered (nil: well), and stops the watcher and
+// waits for it.
+func (c *call) end(answer *syscall.Errno) {
 	c.mu.Lock()
 	c.ended = true
 	watched := c.over != nil
@@ -77,6 +85,21 @@ func (c *call) end() {
 			h.d.calls.end(h.in)
 		}
 	}
+	if c.t.observe != nil {
+		o := Operation{Kind: c.op, Took: time.Since(c.began)}
+		if answer != nil && *answer != 0 {
+			o.Errno = unix.ErrnoName(*answer)
+		}
+		c.t.observe(o)
+	}
+}
+
+// Operation is one request of the kernel and how it was answered. Of a listing
+// each piece is one.
+type Operation struct {
+	Kind  string // "lookup", "readdir", "write" …
+	Errno string // "ENOENT" …; "" = it went well
+	Took  time.Duration
 }
 
 // Deadline: there is none; the Store bounds every wait itself.
@@ -128,7 +151,7 @@ func (c *call) run() {
 	defer tick.Stop()
 	var blind time.Duration
 	for {
-		switch c.watch(pid) {
+		switch c.t.signals(pid) {
 		case gaveUp:
 			c.cancel()
 			return

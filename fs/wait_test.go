@@ -66,8 +66,8 @@ func TestCallOutlivesTimers(t *testing.T) {
 			}
 			return verdict(now.Load())
 		}}
-		c := tr.enter(interrupted())
-		defer c.end()
+		c := tr.enter(interrupted(), "read")
+		defer c.end(nil)
 		done := c.Done()
 		time.Sleep(5 * time.Second)
 		select {
@@ -93,8 +93,8 @@ func TestCallOutlivesTimers(t *testing.T) {
 func TestCallOfUnseenProcessEndsLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &tree{signals: func(uint32) verdict { return unseen }}
-		c := tr.enter(interrupted())
-		defer c.end()
+		c := tr.enter(interrupted(), "read")
+		defer c.end(nil)
 		start := time.Now()
 		<-c.Done()
 		if took := time.Since(start); took != blindPatience {
@@ -110,8 +110,8 @@ func TestCallEnds(t *testing.T) {
 		tr := &tree{signals: func(uint32) verdict { return waits }}
 		never := &fuse.Context{Cancel: make(chan struct{})}
 
-		unasked := tr.enter(never)
-		unasked.end()
+		unasked := tr.enter(never, "read")
+		unasked.end(nil)
 		<-time.After(time.Second)
 		if unasked.Err() != nil {
 			t.Error("ended by itself")
@@ -122,13 +122,13 @@ func TestCallEnds(t *testing.T) {
 		default:
 		}
 
-		quiet := tr.enter(never)
+		quiet := tr.enter(never, "read")
 		quiet.Done()
-		quiet.end()
+		quiet.end(nil)
 
-		noisy := tr.enter(interrupted())
+		noisy := tr.enter(interrupted(), "read")
 		noisy.Done()
 		time.Sleep(3 * time.Second)
-		noisy.end()
+		noisy.end(nil)
 	})
 }

@@ -20,15 +20,15 @@ func (t *tree) asked(ino uint64, name string) bool {
 	return t.xattrs || ino == t.root && name == cache.ControlAttr
 }
 
-func (t *tree) getxattr(ctx context.Context, ino, gen uint64, name string, dest []byte) (uint32, syscall.Errno) {
+func (t *tree) getxattr(ctx context.Context, ino, gen uint64, name string, dest []byte) (_ uint32, errno syscall.Errno) {
 	if !t.asked(ino, name) {
 		return 0, syscall.ENOTSUP
 	}
-	c := t.enter(ctx)
-	defer c.end()
+	c := t.enter(ctx, "getxattr")
+	defer c.end(&errno)
 	val, err := t.store.Getxattr(c, ino, gen, name)
 	if err != nil {
-		return 0, t.nodeErrno(c, "getxattr", err)
+		return 0, c.nodeErrno(err)
 	}
 	if len(val) > len(dest) {
 		return uint32(len(val)), syscall.ERANGE
@@ -41,7 +41,7 @@ func (t *tree) setxattr(c *call, ino, gen uint64, name string, val []byte, flags
 		return syscall.ENOTSUP
 	}
 	if err := t.store.Setxattr(c, ino, gen, name, val, flags); err != nil {
-		return t.nodeErrno(c, "setxattr", err)
+		return c.nodeErrno(err)
 	}
 	return 0
 }
@@ -51,20 +51,20 @@ func (t *tree) removexattr(c *call, ino, gen uint64, name string) syscall.Errno 
 		return syscall.ENOTSUP
 	}
 	if err := t.store.Removexattr(c, ino, gen, name); err != nil {
-		return t.nodeErrno(c, "removexattr", err)
+		return c.nodeErrno(err)
 	}
 	return 0
 }
 
-func (t *tree) listxattr(ctx context.Context, ino, gen uint64, dest []byte) (uint32, syscall.Errno) {
+func (t *tree) listxattr(ctx context.Context, ino, gen uint64, dest []byte) (_ uint32, errno syscall.Errno) {
 	if !t.xattrs {
 		return 0, syscall.ENOTSUP
 	}
-	c := t.enter(ctx)
-	defer c.end()
+	c := t.enter(ctx, "listxattr")
+	defer c.end(&errno)
 	names, err := t.store.Listxattr(c, ino, gen)
 	if err != nil {
-		return 0, t.nodeErrno(c, "listxattr", err)
+		return 0, c.nodeErrno(err)
 	}
 	var size int
 	for _, n := range names {
@@ -88,16 +88,16 @@ func (d *dir) Getxattr(ctx context.Context, name string, dest []byte) (uint32, s
 }
 
 // Setxattr sets an extended attribute of the folder.
-func (d *dir) Setxattr(ctx context.Context, name string, val []byte, flags uint32) syscall.Errno {
-	c := d.hold(ctx)
-	defer c.end()
+func (d *dir) Setxattr(ctx context.Context, name string, val []byte, flags uint32) (errno syscall.Errno) {
+	c := d.hold(ctx, "setxattr")
+	defer c.end(&errno)
 	return d.t.setxattr(c, d.ino, 0, name, val, flags)
 }
 
 // Removexattr removes an extended attribute of the folder.
-func (d *dir) Removexattr(ctx context.Context, name string) syscall.Errno {
-	c := d.hold(ctx)
-	defer c.end()
+func (d *dir) Removexattr(ctx context.Context, name string) (errno syscall.Errno) {
+	c := d.hold(ctx, "removexattr")
+	defer c.end(&errno)
 	return d.t.removexattr(c, d.ino, 0, name)
 }
 
@@ -113,18 +113,18 @@ func (f *file) Getxattr(ctx context.Context, name string, dest []byte) (uint32, 
 }
 
 // Setxattr sets an extended attribute of the file.
-func (f *file) Setxattr(ctx context.Context, name string, val []byte, flags uint32) syscall.Errno {
+func (f *file) Setxattr(ctx context.Context, name string, val []byte, flags uint32) (errno syscall.Errno) {
 	ino, gen := f.id()
-	c := f.t.enter(ctx)
-	defer c.end()
+	c := f.t.enter(ctx, "setxattr")
+	defer c.end(&errno)
 	return f.t.setxattr(c, ino, gen, name, val, flags)
 }
 
 // Removexattr removes an extended attribute of the file.
-func (f *file) Removexattr(ctx context.Context, name string) syscall.Errno {
+func (f *file) Removexattr(ctx context.Context, name string) (errno syscall.Errno) {
 	ino, gen := f.id()
-	c := f.t.enter(ctx)
-	defer c.end()
+	c := f.t.enter(ctx, "removexattr")
+	defer c.end(&errno)
 	return f.t.removexattr(c, ino, gen, name)
 }
 
