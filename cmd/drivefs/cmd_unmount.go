@@ -86,7 +86,11 @@ func runUnmount(ctx context.Context, p *program, c *config.Config, req control.U
 		return nil
 	}
 	show.Failures(p.stderr, r.Failed)
-	return fail(exitPending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", name, show.Count(r.Pending, "change"))
+	why := ""
+	if r.Why != "" {
+		why = " (" + r.Why + ")"
+	}
+	return fail(exitPending, "%s: unmounted with %s pending%s; kept here, uploaded at the next mount", name, show.Count(r.Pending, "change"), why)
 }
 
 // waitGone waits until the mount's process is done with its state directory,

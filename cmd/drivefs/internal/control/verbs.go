@@ -12,4 +12,5 @@ const (
 	VerbTrash   = "trash-list"
 	VerbRestore = "trash-restore"
 	VerbCheck   = "check"
+	VerbYield   = "yield" // of one mount to another
 )

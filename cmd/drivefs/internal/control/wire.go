@@ -134,6 +134,7 @@ type UnmountRequest struct {
 type UnmountResult struct {
 	Pending int       `json:"pending"`
 	Failed  []Failure `json:"failed"`
+	Why     string    `json:"why"`  // why that was not waited for, "" = it was not asked for
 	Lock    string    `json:"lock"` // file whose lock is free when the process is done; "" = do not wait
 }
 

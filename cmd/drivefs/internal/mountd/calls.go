@@ -12,6 +12,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/account"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/trash"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/version"
@@ -26,6 +27,7 @@ func (m *mount) calls() map[string]control.Call {
 		control.VerbFlush:   control.Handle(m.answerFlush),
 		control.VerbLimit:   control.Handle(m.answerLimit),
 		control.VerbUnmount: control.Handle(m.answerUnmount),
+		control.VerbYield:   control.Handle(m.answerYield),
 		control.VerbRename:  control.Handle(m.answerRename),
 		control.VerbAbout:   control.Handle(m.answerAbout),
 		control.VerbTrash:   control.Handle(m.answerTrash),
@@ -163,16 +165,51 @@ func (m *mount) answerRefresh(ctx context.Context, _ none, _ control.Emit) (any,
 func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any, error) {
 	m.account.Tokens.Reload()
 	m.account.Client.Wake()
-	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) })
-	if n := m.store.Pending().Pending; n > 0 && len(failed) == 0 && m.limits().Paused {
+	why := ""
+	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) }, func() bool {
+		why = m.futile(&ending{})
+		return why != ""
+	})
+	n := m.store.Pending().Pending
+	switch {
+	case n > 0 && why != "":
+		return nil, exit.Fail(exit.Pending, "%s with %s pending; kept here, uploaded when it is back", why, show.Count(n, "change"))
+	case n > 0 && len(failed) == 0 && m.limits().Paused:
 		return nil, exit.Fail(exit.Pending, "uploads are paused with %s pending: drivefs limit --resume %s", show.Count(n, "change"), m.mountpoint)
 	}
 	return control.FlushResult{Failed: failures(failed)}, ctx.Err()
 }
 
+// answerYield makes way for another mount of the state directory: only where
+// this one is gone, and all that keeps it are its uploads.
+func (m *mount) answerYield(ctx context.Context, _ none, _ control.Emit) (any, error) {
+	if !isClosed(m.mounted) {
+		return nil, exit.Fail(exit.Usage, "it is starting: wait a moment")
+	}
+	if !isClosed(m.server.Done()) {
+		if at, ok, err := mounts.At(m.mountpoint); err != nil || ok && at.Minor == m.minor {
+			return nil, exit.Fail(exit.Usage, "unmount that first")
+		}
+		if err := m.busy(nil); err != nil {
+			return nil, err
+		}
+		return nil, exit.Fail(exit.Usage, "files of it are still open: close them first")
+	}
+	select {
+	case m.yields <- none{}:
+	case <-m.ended:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return none{}, nil
+}
+
 func (m *mount) answerUnmount(ctx context.Context, req control.UnmountRequest, emit control.Emit) (any, error) {
 	if err := m.ready(ctx); err != nil {
 		return nil, err
+	}
+	if m.lazy.Load() {
+		return nil, exit.Fail(exit.Failed, "%s is unmounted already; what is open in it goes on", m.mountpoint)
 	}
 	ask := &unmountAsk{ctx: ctx, req: req, emit: emit, answer: make(chan unmountAnswer, 1)}
 	select {
@@ -225,7 +262,7 @@ func (m *mount) removed(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, removedLimit)
 	defer cancel()
-	m.drain(ctx, func(control.Progress) {}) // who asks for the trash does not ask for failures
+	m.drain(ctx, func(control.Progress) {}, nil) // who asks for the trash does not ask for failures
 }
 
 // removedLimit is how long that may take: large files may be going up.

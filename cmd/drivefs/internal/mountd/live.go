@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/exit"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
+	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/fs"
 )
 
@@ -32,147 +34,313 @@ type unmountAnswer struct {
 	err    error
 }
 
+// ending is how the mount is about to end: everything that was wished so far,
+// of which the strongest counts.
+type ending struct {
+	asks    []*unmountAsk // verbs that wait for it
+	until   time.Time     // nothing is waited for beyond; zero = no limit
+	now     bool          // nothing is waited for any more
+	why     string        // why not, "" = it was asked for
+	lazy    bool          // although it is used
+	forced  bool          // there is no way back: a signal, or the mount is gone
+	gone    bool          // unmounted already
+	say     io.Writer     // who hears of the uploads beside the verbs, nil = nobody
+	meter   *show.Meter   // on say
+	pending int           // changes left, once it is over
+	failed  []cache.Failure
+}
+
+// add takes in one more wish.
+func (e *ending) add(ask *unmountAsk) {
+	e.asks = append(e.asks, ask)
+	e.now = e.now || ask.req.NoWait
+	e.lazy = e.lazy || ask.req.Lazy
+	if ask.req.Timeout > 0 {
+		if until := time.Now().Add(ask.req.Timeout); e.until.IsZero() || until.Before(e.until) {
+			e.until = until
+		}
+	}
+}
+
+// force takes in the wish of a signal, or of whoever took the mount away.
+func (m *mount) force(e *ending) {
+	e.forced = true
+	if e.say != nil {
+		return
+	}
+	e.say, e.meter = m.stderr, show.NewMeter(m.stderr)
+	if n := m.store.Pending().Pending; n > 0 && !m.limits().Paused {
+		fmt.Fprintf(e.say, "%s: %s pending; waiting for the uploads, a second signal leaves them for the next mount\n", m.mountpoint, show.Count(n, "change"))
+	}
+}
+
+// forget leaves out verbs that went away.
+func (e *ending) forget() {
+	e.asks = slices.DeleteFunc(e.asks, func(ask *unmountAsk) bool {
+		if ask.ctx.Err() == nil {
+			return false
+		}
+		ask.answer <- unmountAnswer{err: ask.ctx.Err()}
+		return true
+	})
+}
+
+func (e *ending) wanted() bool { return e.forced || len(e.asks) > 0 }
+
+// tell says how far the uploads are.
+func (e *ending) tell(p control.Progress) {
+	for _, ask := range e.asks {
+		ask.emit(control.Event{Progress: &p})
+	}
+	if e.meter != nil {
+		e.meter.Update(p)
+	}
+}
+
+// answer gives every verb the same answer.
+func (e *ending) answer(result control.UnmountResult, err error) {
+	for _, ask := range e.asks {
+		ask.answer <- unmountAnswer{result, err}
+	}
+	e.asks = nil
+}
+
 // live waits for the end of the mount and brings it about: by a verb, by a
 // signal, by umount(8), or because what it stands on failed.
-func (m *mount) live(first, second, background context.Context) error {
+func (m *mount) live(first, second context.Context) error {
 	for {
+		e := &ending{}
 		select {
 		case ask := <-m.asks:
-			result, err := m.unmount(ask, first, background)
-			ask.answer <- unmountAnswer{result, err}
-			if err != nil {
-				continue // it stays mounted
-			}
-			return leftBehind(m.mountpoint, result.Pending)
+			m.join(e, ask)
 		case <-m.beats: // the service manager's: it is enough to take it
+		case <-m.yields: // nothing to yield: it is mounted
 		case <-m.server.Done():
 			m.log.Info("unmounted by somebody else", "mountpoint", m.mountpoint)
-			return m.leave(second, m.stderr)
+			e.gone = true
+			m.force(e)
 		case <-first.Done():
-			return m.leave(second, m.stderr)
-		case <-background.Done():
+			m.force(e)
+		case <-m.background.Done():
 			// Only a room that failed ends it now; the group has the error.
 			return errors.Join(fmt.Errorf("%s: a part of drivefs failed and the mount ends; what was closed is kept", m.mountpoint), m.server.Lazy())
 		}
+		if !e.wanted() {
+			continue
+		}
+		err := m.end(e, first, second)
+		if e.meter != nil {
+			e.meter.End()
+		}
+		result := control.UnmountResult{Pending: e.pending, Failed: failures(e.failed), Why: e.why}
+		if !m.lazy.Load() {
+			result.Lock = m.lockPath
+		}
+		e.answer(result, err)
+		switch {
+		case !e.gone && !e.forced:
+			continue // it stays mounted
+		case err != nil:
+			return err
+		}
+		if e.say != nil {
+			show.Failures(e.say, failures(e.failed))
+		}
+		return leftBehind(m.mountpoint, e.pending, e.why)
 	}
 }
 
-// unmount does what a verb asks for. An error leaves everything mounted. It
-// stops waiting when live has something more urgent to see to.
-func (m *mount) unmount(ask *unmountAsk, urgent ...context.Context) (control.UnmountResult, error) {
-	var result control.UnmountResult
-	if !ask.req.Lazy {
+// join takes a verb's wish in, unless the mount is used and that matters.
+func (m *mount) join(e *ending, ask *unmountAsk) {
+	if !e.gone && !ask.req.Lazy {
 		if err := m.busy(nil); err != nil {
-			return result, err
+			ask.answer <- unmountAnswer{err: err}
+			return
 		}
 	}
+	e.add(ask)
+}
+
+// end waits for the uploads as long as that is wished, and unmounts. The mount
+// stays when nobody wishes for its end any more, or it is used: e.gone is
+// false then.
+func (m *mount) end(e *ending, first, second context.Context) error {
 	m.draining.Store(true)
 	defer m.draining.Store(false)
-	ctx, cancel := context.WithCancel(ask.ctx)
-	defer cancel()
-	for _, u := range urgent {
-		defer context.AfterFunc(u, cancel)()
+	m.await(e, first, second)
+	if !e.wanted() {
+		return nil
 	}
-	limited, done := ctx, context.CancelFunc(func() {})
-	if ask.req.Timeout > 0 {
-		limited, done = context.WithTimeout(ctx, ask.req.Timeout)
+	if err := m.release(e); err != nil {
+		return err
 	}
-	defer done()
-	tell := func(p control.Progress) { ask.emit(control.Event{Progress: &p}) }
-	var failed []cache.Failure
-	if !ask.req.NoWait {
-		failed = m.drain(limited, tell)
-		switch {
-		case ask.ctx.Err() != nil:
-			return result, ask.ctx.Err() // the verb went away: stay
-		case ctx.Err() != nil:
-			return result, exit.Fail(exit.Failed, "the mount is ending by itself now")
-		}
+	e.gone = true
+	if e.pending = m.store.Pending().Pending; e.pending > len(e.failed) {
+		m.await(e, first, second) // what was closed since the first time
+		e.pending = m.store.Pending().Pending
 	}
-	err := m.server.Unmount()
-	if errors.Is(err, fs.ErrBusy) && ask.req.Lazy {
-		m.lazy.Store(true)
-		err = m.server.Lazy()
-	}
-	if errors.Is(err, fs.ErrBusy) {
-		err = m.busy(err)
-	}
-	if err != nil {
-		return result, err
-	}
-	if !ask.req.NoWait && m.store.Pending().Pending > len(failed) {
-		failed = m.drain(limited, tell) // what was closed since the first time
-	}
-	result.Pending = m.store.Pending().Pending
-	result.Failed = failures(failed)
-	if !m.lazy.Load() {
-		result.Lock = m.lockPath
-	}
-	return result, nil
+	return nil
 }
 
-// leave drains without a limit but the second signal, and unmounts, busy or
-// not: who asked wants the process to end.
-func (m *mount) leave(second context.Context, w io.Writer) error {
-	m.draining.Store(true)
-	meter := show.NewMeter(w)
-	if n := m.store.Pending().Pending; n > 0 && !m.limits().Paused {
-		fmt.Fprintf(w, "%s: %s pending; waiting for the uploads, a second signal leaves them for the next mount\n", m.mountpoint, show.Count(n, "change"))
+// release takes the mount from its place.
+func (m *mount) release(e *ending) error {
+	if e.gone {
+		return nil
 	}
-	failed := m.drain(second, meter.Update)
-	if err := m.server.Unmount(); err != nil {
+	err := m.server.Unmount()
+	if !errors.Is(err, fs.ErrBusy) {
+		return err
+	}
+	switch {
+	case e.forced:
 		for _, h := range m.holders() {
 			m.log.Warn("unmounting although it is used", "by", h.String())
 		}
-		if err := m.server.Lazy(); err != nil {
-			meter.End()
-			return err
-		}
+	case e.lazy:
+		m.lazy.Store(true)
+	default:
+		return m.busy(err)
 	}
-	if m.store.Pending().Pending > len(failed) && second.Err() == nil {
-		failed = m.drain(second, meter.Update) // what was closed since the first time
-	}
-	meter.End()
-	show.Failures(w, failures(failed))
-	return leftBehind(m.mountpoint, m.store.Pending().Pending)
+	return m.server.Lazy()
 }
 
-func leftBehind(mountpoint string, pending int) error {
+// silence is how long the drive may not answer before nothing is waited for.
+const silence = 15 * time.Second
+
+// step is how often a wait looks at what nobody tells it.
+const step = 100 * time.Millisecond
+
+// await drains until only failures are left, until nothing is to be waited for
+// any more, or until nobody wants the end any more.
+func (m *mount) await(e *ending, first, second context.Context) {
+	if e.now || m.c.ReadOnly {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(m.background))
+	done := m.flush(ctx)
+	defer func() {
+		cancel()
+		if o := <-done; o.failed != nil {
+			e.failed = o.failed
+		}
+	}()
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	mounted, signal := m.server.Done(), first.Done()
+	if e.gone {
+		mounted = nil
+	}
+	if e.forced {
+		signal = nil
+	}
+	for told := time.Now(); ; {
+		select {
+		case o := <-done:
+			done <- o
+			return
+		case ask := <-m.asks:
+			m.join(e, ask)
+		case <-m.beats:
+		case <-m.yields:
+			e.now = e.gone
+			e.why = "another mount of the profile takes over"
+		case <-mounted:
+			mounted, e.gone = nil, true
+			m.force(e)
+		case <-signal:
+			signal = nil
+			m.force(e)
+		case <-second.Done():
+			e.now = true
+		case <-m.background.Done():
+			e.now, e.why = true, "a part of drivefs failed"
+		case <-tick.C:
+		}
+		if e.forget(); !e.wanted() {
+			return
+		}
+		if why := m.futile(e); why != "" {
+			e.now, e.why = true, why
+		}
+		if e.now = e.now || !e.until.IsZero() && time.Now().After(e.until); e.now {
+			return
+		}
+		if time.Since(told) >= progressEvery {
+			told = time.Now()
+			e.tell(m.progress())
+		}
+	}
+}
+
+// futile says why waiting for the uploads leads nowhere, "" while it may.
+func (m *mount) futile(e *ending) string {
+	s := m.account.Client.State()
+	if time.Since(s.Since) < silence {
+		return ""
+	}
+	var said *drive.Error
+	switch {
+	case s.Kind == drive.Offline && (!errors.As(s.Err, &said) || said.Status == 0):
+		return "the drive does not answer"
+	case s.Kind == drive.AuthRequired && e.forced:
+		return "a login is needed"
+	}
+	return ""
+}
+
+func leftBehind(mountpoint string, pending int, why string) error {
 	if pending == 0 {
 		return nil
 	}
-	return exit.Fail(exit.Pending, "%s: unmounted with %s pending; kept here, uploaded at the next mount", mountpoint, show.Count(pending, "change"))
+	if why != "" {
+		why = " (" + why + ")"
+	}
+	return exit.Fail(exit.Pending, "%s: unmounted with %s pending%s; kept here, uploaded at the next mount", mountpoint, show.Count(pending, "change"), why)
+}
+
+// flushed is what came of a flush.
+type flushed struct {
+	failed []cache.Failure
+	err    error
+}
+
+// flush uploads everything until only failures are left, and what a pause
+// holds back, or ctx ends. The channel has room for the outcome.
+func (m *mount) flush(ctx context.Context) chan flushed {
+	done := make(chan flushed, 1)
+	go func() {
+		f, err := m.store.Flush(ctx)
+		if err != nil && ctx.Err() == nil {
+			m.log.Error("waiting for the uploads", "err", err)
+		}
+		done <- flushed{f, err}
+	}()
+	return done
 }
 
 // progressEvery is how often a drain tells how far it is.
 const progressEvery = 300 * time.Millisecond
 
-// drain uploads everything until only failures are left, and what a pause
-// holds back, or ctx ends. A read-only mount uploads nothing, not even what an
-// earlier one left.
-func (m *mount) drain(ctx context.Context, tell func(control.Progress)) (failed []cache.Failure) {
+// drain is flush, telling how far it is; stop, which may be nil, ends it early. A
+// read-only mount uploads nothing, not even what an earlier one left.
+func (m *mount) drain(ctx context.Context, tell func(control.Progress), stop func() bool) (failed []cache.Failure) {
 	if m.c.ReadOnly {
 		return nil
 	}
-	type outcome struct {
-		failed []cache.Failure
-		err    error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		f, err := m.store.Flush(ctx)
-		done <- outcome{f, err}
-	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := m.flush(ctx)
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case o := <-done:
-			if o.err != nil && ctx.Err() == nil {
-				m.log.Error("waiting for the uploads", "err", o.err)
-			}
 			return o.failed
 		case <-tick.C:
+			if stop != nil && stop() {
+				cancel()
+				continue
+			}
 			tell(m.progress())
 		}
 	}
@@ -190,8 +358,11 @@ func (m *mount) progress() control.Progress {
 // holders is who uses the mount.
 func (m *mount) holders() []mounts.Holder {
 	at, ok, err := mounts.At(m.mountpoint)
-	if err != nil || !ok {
+	if err != nil || isClosed(m.server.Done()) {
 		return nil
+	}
+	if !ok || isClosed(m.mounted) && at.Minor != m.minor { // detached: no path leads there any more
+		return mounts.Holders(mounts.Mount{Minor: m.minor})
 	}
 	return mounts.Holders(at)
 }

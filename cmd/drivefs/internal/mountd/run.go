@@ -71,6 +71,7 @@ type mount struct {
 	draining   atomic.Bool
 	lazy       atomic.Bool      // unmounted lazily: what is open in it may stay open
 	asks       chan *unmountAsk // from the control socket to live
+	yields     chan none        // likewise: another mount wants the state directory
 	observed   *observations    // nil without --metrics
 	beats      chan none        // from whoever wants to know that live runs
 	limited    limits
@@ -93,7 +94,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	m := &mount{
 		c: o.Config, stderr: o.Stderr, began: time.Now(), lockPath: lock.Path(o.Config.StateDir),
-		mounted: make(chan struct{}), ended: make(chan struct{}), asks: make(chan *unmountAsk), beats: make(chan none),
+		mounted: make(chan struct{}), ended: make(chan struct{}), asks: make(chan *unmountAsk), yields: make(chan none), beats: make(chan none),
 	}
 	m.limited.now = control.Limits{Upload: m.c.UploadLimit, Download: m.c.DownloadLimit}
 	defer func() {
@@ -115,7 +116,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		o.Ready(m.mountpoint)
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-	err = m.live(first, second, m.background)
+	err = m.live(first, second)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	return err
 }
@@ -137,14 +138,45 @@ func (m *mount) take(mountpoint string) (err error) {
 	m.log = log
 	m.later(func() error { closeLog(); return nil })
 	m.socket = control.Path(m.c.Places.Runtime, m.c.StateDir, m.mountpoint)
-	held, err := lock.Take(m.c.StateDir, lock.Holder{PID: os.Getpid(), Mountpoint: m.mountpoint, Control: m.socket})
-	if busy := (*lock.HeldError)(nil); errors.As(err, &busy) {
-		return exit.Fail(exit.Usage, "%w: unmount that first, or use another profile or --state-dir", busy)
-	} else if err != nil {
-		return exit.Fail(exit.Usage, "--state-dir: %w", err)
+	held, err := m.lock()
+	if err != nil {
+		return err
 	}
 	m.later(held.Release)
 	return nil
+}
+
+// yieldTime is how long a mount that is gone may take to let go of its state
+// directory.
+const yieldTime = 30 * time.Second
+
+// lock takes the state directory. A process whose mount is gone, and which
+// stays for its uploads, is asked to leave them to this one.
+func (m *mount) lock() (*lock.Lock, error) {
+	mine := lock.Holder{PID: os.Getpid(), Mountpoint: m.mountpoint, Control: m.socket}
+	held, err := lock.Take(m.c.StateDir, mine)
+	busy := (*lock.HeldError)(nil)
+	if errors.As(err, &busy) && busy.Holder.Control != "" {
+		m.log.Debug("asking the process that still uploads for the state directory", "pid", busy.Holder.PID)
+		ctx, cancel := context.WithTimeout(context.Background(), yieldTime)
+		defer cancel()
+		var refused *control.Fault
+		switch yerr := control.NewClient(busy.Holder.Control).Call(ctx, control.VerbYield, none{}, nil, nil); {
+		case errors.As(yerr, &refused):
+			return nil, exit.Fail(exit.Usage, "%w: %s, or use another profile or --state-dir", busy, refused.Message)
+		case yerr == nil, errors.Is(yerr, control.ErrNoMount), errors.Is(yerr, io.ErrUnexpectedEOF), errors.Is(yerr, io.EOF):
+			if lock.WaitFree(ctx, m.lockPath) == nil {
+				held, err = lock.Take(m.c.StateDir, mine)
+			}
+		}
+	}
+	switch {
+	case errors.As(err, &busy):
+		return nil, exit.Fail(exit.Usage, "%w: unmount that first, or use another profile or --state-dir", busy)
+	case err != nil:
+		return nil, exit.Fail(exit.Usage, "--state-dir: %w", err)
+	}
+	return held, nil
 }
 
 // open opens what is mounted: the account and the store.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Holder is one reason why a mount cannot be taken away.
@@ -26,12 +28,13 @@ func (h Holder) String() string {
 }
 
 // Holders is who keeps m busy, as far as this user may see: one reason a
-// process, in the order of process ids.
+// process, in the order of process ids. A mount without a mountpoint is one
+// that was detached: its device finds who still has it.
 func Holders(m Mount) []Holder {
 	var found []Holder
 	all, _ := List()
 	for _, l := range all {
-		if l.Mountpoint != m.Mountpoint && Below(l.Mountpoint, m.Mountpoint) {
+		if m.Mountpoint != "" && l.Mountpoint != m.Mountpoint && Below(l.Mountpoint, m.Mountpoint) {
 			found = append(found, Holder{Command: l.Source, What: "is mounted at", Path: l.Mountpoint})
 		}
 	}
@@ -57,7 +60,14 @@ func holder(pid int, m Mount) (Holder, bool) {
 	link := func(name, what string) bool {
 		target, err := os.Readlink(filepath.Join(proc, name))
 		target = strings.TrimSuffix(target, " (deleted)")
-		if err != nil || !Below(target, m.Mountpoint) {
+		switch {
+		case err != nil:
+			return false
+		case m.Mountpoint == "":
+			if !onDevice(filepath.Join(proc, name), m) {
+				return false
+			}
+		case !Below(target, m.Mountpoint):
 			return false
 		}
 		h.What, h.Path = what, target
@@ -77,6 +87,14 @@ func holder(pid int, m Mount) (Holder, bool) {
 		h.Command = strings.TrimSpace(string(comm))
 	}
 	return h, held
+}
+
+// onDevice reports whether what a link of /proc leads to lies on m. The
+// filesystem itself is not asked: it may be the caller's, or dead.
+func onDevice(link string, m Mount) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, 0, &st)
+	return err == nil && st.Dev_major == m.Major && st.Dev_minor == m.Minor
 }
 
 // mapped looks for a mapping of the mount's device: a file may stay mapped

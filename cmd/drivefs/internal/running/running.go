@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,25 +20,47 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 )
 
-// Find is the mount on mountpoint, whichever profile it has; for "" the
-// profile's only mount. name is how to speak of it.
-func Find(c *config.Config, mountpoint string) (m *control.Client, name string, err error) {
-	if mountpoint == "" {
+// Find is the mount that path lies in, or that was mounted there and still
+// uploads, whichever profile it has; for "" the profile's only mount. name is how
+// to speak of it.
+func Find(c *config.Config, path string) (m *control.Client, name string, err error) {
+	if path == "" {
 		return findProfile(c)
 	}
-	mountpoint, err = mounts.Resolve(mountpoint)
+	mountpoint, err := mounts.Resolve(path)
 	if err != nil {
 		return nil, "", exit.Fail(exit.NotMounted, "%w", err)
 	}
-	at, ok, err := mounts.At(mountpoint)
-	switch {
-	case err != nil:
+	at, ok, err := mounts.Of(mountpoint)
+	if err != nil {
 		return nil, "", err
-	case !ok || at.FSType != mounts.Type:
-		return nil, "", exit.Fail(exit.NotMounted, "%s: no drive is mounted there", mountpoint)
 	}
-	m, err = Ask(c, mountpoint)
-	return m, mountpoint, err
+	if ok {
+		m, err = Ask(c, at.Mountpoint)
+		return m, at.Mountpoint, err
+	}
+	for _, h := range Held(c) {
+		if h.Mountpoint == mountpoint {
+			return control.NewClient(h.Control), mountpoint, nil
+		}
+	}
+	return nil, "", exit.Fail(exit.NotMounted, "%s: no drive is mounted there", mountpoint)
+}
+
+// Held is every process that has one of the user's state directories, also
+// those whose mount is gone and that only upload still.
+func Held(c *config.Config) (held []lock.Holder) {
+	dirs, _ := filepath.Glob(filepath.Join(c.Places.State, "*"))
+	dirs = append(dirs, filepath.Join(c.Places.State, config.DemoDir))
+	if !slices.Contains(dirs, c.StateDir) {
+		dirs = append(dirs, c.StateDir)
+	}
+	for _, dir := range dirs {
+		if h, ok := lock.Find(dir); ok && h.Control != "" {
+			held = append(held, h)
+		}
+	}
+	return held
 }
 
 // Ask lets the mount name its socket.
