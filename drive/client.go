@@ -28,6 +28,9 @@ type Options struct {
 	// Tokens gives the access tokens; nil sends no Authorization header at
 	// all. A *TokenFile renews itself; StaticTokenSource is one token.
 	Tokens oauth2.TokenSource
+	// TrustEndpoints: whatever hosts discovery names get the account's tokens,
+	// also those of another registered domain. See ErrUntrusted.
+	TrustEndpoints bool
 	// Endpoints remembers the account's hosts over restarts; nil = memory only.
 	Endpoints EndpointCache
 	UserAgent string // "" = "drivefs"
@@ -64,6 +67,7 @@ type Try struct {
 // returns what the last one said.
 type Client struct {
 	endpoint  *url.URL
+	trustAll  bool
 	cache     EndpointCache
 	userAgent string
 	log       *slog.Logger
@@ -115,7 +119,7 @@ func New(o Options) (*Client, error) {
 		o.UserAgent = "drivefs"
 	}
 	c := &Client{
-		endpoint: endpoint, cache: o.Endpoints, userAgent: o.UserAgent, log: o.Logger,
+		endpoint: endpoint, trustAll: o.TrustEndpoints, cache: o.Endpoints, userAgent: o.UserAgent, log: o.Logger,
 		status: newStatus(), counters: newCounters(), owner: o.Owner,
 		up: newLimiter(o.UploadLimit), down: newLimiter(o.DownloadLimit),
 		discovering: make(chan struct{}, 1), pauses: newPauses(),

@@ -91,7 +91,7 @@ func (c *Client) known() (Endpoints, bool) {
 	if load {
 		// Not under the lock: the cache may be a file.
 		got, ok := c.cache.Load()
-		ok = ok && validEndpoints(&got) == nil
+		ok = ok && c.checkEndpoints(&got) == nil
 		c.mu.Lock()
 		if ok && !c.loaded && c.endpoints.Metadata == "" {
 			c.endpoints = got
@@ -122,7 +122,7 @@ func (c *Client) discover(ctx context.Context, cl *call, send func(*http.Request
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		old := c.endpoints
-		if old.Metadata != "" && (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrThrottled)) {
+		if old.Metadata != "" && (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrThrottled) || errors.Is(err, ErrUntrusted)) {
 			// Old hosts are better than none (discovery is throttled too, API §4.1).
 			c.endpoints.Fetched = time.Now().Add(staleLife - endpointLife)
 			return old, nil
@@ -173,25 +173,13 @@ func (c *Client) ask(ctx context.Context, cl *call, send func(*http.Request) (*h
 		return Endpoints{}, &Error{Op: cl.op, Kind: ErrNoAccount, Status: resp.StatusCode}
 	}
 	e := answer.Endpoints
-	if err := validEndpoints(&e); err != nil {
+	if err := c.checkEndpoints(&e); errors.Is(err, ErrUntrusted) {
+		return Endpoints{}, &Error{Op: cl.op, Kind: ErrUntrusted, Status: resp.StatusCode, Err: err}
+	} else if err != nil {
 		return Endpoints{}, bad(err)
 	}
 	e.Fetched = time.Now().Round(0) // by the wall clock, which does not stand still while suspended
 	return e, nil
-}
-
-// validEndpoints holds both addresses against the rule and ends them in a slash.
-func validEndpoints(e *Endpoints) error {
-	m, err := parseBase(e.Metadata)
-	if err != nil {
-		return fmt.Errorf("metadataUrl: %w", err)
-	}
-	ct, err := parseBase(e.Content)
-	if err != nil {
-		return fmt.Errorf("contentUrl: %w", err)
-	}
-	e.Metadata, e.Content = m.String(), ct.String()
-	return nil
 }
 
 // forget drops e, if it is still what is known.

@@ -129,8 +129,8 @@ func (d *deadHost) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestMovedHost(t *testing.T) {
 	for _, method := range []string{"get", "upload", "create"} {
 		t.Run(method, func(t *testing.T) {
-			cache := &memoryCache{e: Endpoints{Metadata: "https://gone.test/meta/", Content: "https://gone.test/content/", Fetched: time.Now().Add(-time.Hour)}}
-			dead := &deadHost{name: "gone.test"}
+			cache := &memoryCache{e: Endpoints{Metadata: "https://gone.drive.test/meta/", Content: "https://gone.drive.test/content/", Fetched: time.Now().Add(-time.Hour)}}
+			dead := &deadHost{name: "gone.drive.test"}
 			s, c := socketless(t, func(o *Options) { o.Endpoints = cache; dead.next = o.Transport; o.Transport = dead })
 			s.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 				if strings.Contains(r.URL.Path, "content") {
@@ -167,7 +167,7 @@ func TestHostDownButNotMoved(t *testing.T) {
 			asked++
 			reply(w, 200, `{"customerExists":true,"metadataUrl":"https://m.test/","contentUrl":"https://c.test/"}`)
 		})}
-		c, err := New(Options{Endpoint: "https://d.test/", Transport: dead})
+		c, err := New(Options{TrustEndpoints: true, Endpoint: "https://d.test/", Transport: dead})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func TestMovedRightAfterDiscovery(t *testing.T) {
 			}
 			reply(w, 200, node("x", "n"))
 		})}
-		c, err := New(Options{Endpoint: "https://d.test/", Transport: dead})
+		c, err := New(Options{TrustEndpoints: true, Endpoint: "https://d.test/", Transport: dead})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestMovedRightAfterDiscovery(t *testing.T) {
 
 func TestOfflineFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, err := New(Options{Endpoint: "https://d.test/", Transport: roundTripperFunc(func(r *http.Request) (*http.Response, error) { return nil, errDial })})
+		c, err := New(Options{TrustEndpoints: true, Endpoint: "https://d.test/", Transport: roundTripperFunc(func(r *http.Request) (*http.Response, error) { return nil, errDial })})
 		if err != nil {
 			t.Fatal(err)
 		}

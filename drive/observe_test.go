@@ -133,7 +133,7 @@ func TestObserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []any{errDial, 503, `{"id":"x"}`}}
 		var tries []Try
-		c, err := New(Options{Endpoint: "https://d.test/", Transport: s, Observe: func(try Try) { tries = append(tries, try) },
+		c, err := New(Options{TrustEndpoints: true, Endpoint: "https://d.test/", Transport: s, Observe: func(try Try) { tries = append(tries, try) },
 			Endpoints: &memoryCache{e: Endpoints{Metadata: "https://m.test/", Content: "https://c.test/", Fetched: time.Now()}}})
 		if err != nil {
 			t.Fatal(err)

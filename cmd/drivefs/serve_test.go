@@ -153,3 +153,21 @@ func TestServeIsClosed(t *testing.T) {
 	p.signal(15)
 	p.end()
 }
+
+// A drive that names other people's hosts gets no token sent there, and says so.
+func TestUntrustedHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{BaseURL: "https://thief.example"})
+	endpoint := "http://" + w.drive.Addr().String() + "/drive/v1/"
+	for _, verb := range []string{"mount", "about"} {
+		args := []string{verb, "--endpoint", endpoint, "--token-file", w.token()}
+		if verb == "mount" {
+			args = append(args, w.mountpoint)
+		}
+		_, stderr, code := w.run(args...)
+		if code != 1 {
+			t.Errorf("%s: exit code %d", verb, code)
+		}
+		oneLine(t, stderr, "thief.example", "--trust-endpoints")
+	}
+}

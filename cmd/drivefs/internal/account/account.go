@@ -36,15 +36,16 @@ func Open(c *config.Config, log *slog.Logger, observe func(drive.Try)) (*Account
 		return nil, TokenError(c, err)
 	}
 	o := drive.Options{
-		Endpoint:      c.Endpoint,
-		Endpoints:     drive.FileEndpointCache(filepath.Join(c.StateDir, "endpoints.json"), c.Endpoint),
-		UserAgent:     version.UserAgent(),
-		Uploads:       c.Uploads,
-		Downloads:     c.Downloads,
-		UploadLimit:   c.UploadLimit,
-		DownloadLimit: c.DownloadLimit,
-		Logger:        log,
-		Observe:       observe,
+		Endpoint:       c.Endpoint,
+		TrustEndpoints: c.TrustEndpoints,
+		Endpoints:      drive.FileEndpointCache(filepath.Join(c.StateDir, "endpoints.json"), c.Endpoint),
+		UserAgent:      version.UserAgent(),
+		Uploads:        c.Uploads,
+		Downloads:      c.Downloads,
+		UploadLimit:    c.UploadLimit,
+		DownloadLimit:  c.DownloadLimit,
+		Logger:         log,
+		Observe:        observe,
 	}
 	g := &guard{TokenFile: tokens, ask: func(ctx context.Context, tokens oauth2.TokenSource) (string, error) {
 		o := o
@@ -147,10 +148,12 @@ func RemoteError(c *config.Config, err error) error {
 		return exit.Fail(exit.Login, "%w: log in again with drivefs login%s, or put a new token into %s", err, ProfileFlag(c), c.TokenFile)
 	case errors.Is(err, drive.ErrNoAccount):
 		return exit.Fail(exit.Failed, "%s: %w: sign in once on Amazon Drive's web page and accept its terms of use", c.Endpoint, err)
+	case errors.Is(err, drive.ErrUntrusted):
+		return exit.Fail(exit.Failed, "%w: --trust-endpoints accepts it, if you know that host to be the drive's", err)
 	case errors.Is(err, drive.ErrProtocol):
 		return exit.Fail(exit.Unreachable, "%s does not speak the Amazon Drive API: check --endpoint: %w", c.Endpoint, err)
 	case errors.Is(err, drive.ErrThrottled):
-		return exit.Fail(exit.Unreachable, "%s asks for control.Patience, try again later: %w", c.Endpoint, err)
+		return exit.Fail(exit.Unreachable, "%s asks for patience, try again later: %w", c.Endpoint, err)
 	case errors.Is(err, drive.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return exit.Fail(exit.Unreachable, "%s cannot be reached: check the network and --endpoint: %w", c.Endpoint, err)
 	}

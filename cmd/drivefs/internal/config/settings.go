@@ -27,6 +27,7 @@ type Config struct {
 	AuthURL, TokenURL      string
 	RedirectPort           int
 	StateDir, CacheDir     string
+	TrustEndpoints         bool
 
 	CacheMemory, CacheDisk       int64 // bytes
 	ReadOnly, NamesExact, Xattrs bool
@@ -87,6 +88,8 @@ var Settings = []Setting{
 		field: func(c *Config) value { return profileValue(&c.Profile) }},
 	{Name: "endpoint", Meta: "URL", Default: DefaultEndpoint, Group: Account, Usage: "discovery base of the service",
 		field: func(c *Config) value { return endpointValue(&c.Endpoint) }},
+	{Name: "trust-endpoints", Default: "false", Group: Account, Usage: "send the token to whatever hosts the endpoint names, not to those of its own domain alone",
+		field: func(c *Config) value { return boolValue(&c.TrustEndpoints) }},
 	{Name: "token-file", Meta: "FILE", Group: Account, Usage: "the account's token, as golang.org/x/oauth2 writes it (default PROFILE.token.json beside the configuration)",
 		field: func(c *Config) value { return pathValue(&c.TokenFile) }},
 	{Name: "client-id", Meta: "ID", Group: Account, Usage: "own key, or the OAuth proxy's",
