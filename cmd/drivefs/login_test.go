@@ -151,6 +151,39 @@ func query(t *testing.T, address string) url.Values {
 	return u.Query()
 }
 
+// What is wrong with the token file stands in status; a logout stays one.
+func TestTokenFileNotes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	if err := os.Chmod(w.token(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.mount()
+	note := func() string { return strings.Join(w.status().Problems, "; ") }
+	if n := note(); !strings.Contains(n, "chmod 600 it") {
+		t.Errorf("a token that others can read: %q", n)
+	}
+	if err := os.Remove(w.token()); err != nil {
+		t.Fatal(err)
+	}
+	w.drive.ExpireTokens()
+	w.must("refresh")
+	if n := note(); !strings.Contains(n, "is gone") {
+		t.Errorf("a token that cannot be kept: %q", n)
+	}
+	if _, err := os.Stat(w.token()); err == nil {
+		t.Error("the token came back after a logout")
+	}
+	if err := w.drive.WriteToken(w.token()); err != nil {
+		t.Fatal(err)
+	}
+	w.must("refresh")
+	if n := note(); n != "" {
+		t.Errorf("after a new login: %q", n)
+	}
+	w.must("unmount", w.mountpoint)
+}
+
 // A new token heals a mount that runs.
 func TestLoginHeals(t *testing.T) {
 	t.Parallel()

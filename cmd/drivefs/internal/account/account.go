@@ -113,7 +113,7 @@ func (a *Account) Close() {
 // when they cannot be renewed, for want of a client. A local drive has one
 // registered client, the same for everybody.
 func OAuth(c *config.Config) *oauth2.Config {
-	id, secret := c.ClientID, c.ClientSecret
+	id, secret := c.ClientID, c.ClientSecret.Reveal()
 	if id == "" && strings.HasPrefix(c.Endpoint, "http:") {
 		local := new(drivetest.Server)
 		id, secret = local.ClientID(), local.ClientSecret()

@@ -223,7 +223,7 @@ func (f *Flags) places(c *Config) {
 // given for this run, it is none of the business.
 func (c *Config) local(origin string) {
 	if !c.fromFile("endpoint") {
-		for name, field := range map[string]*string{"client-id": &c.ClientID, "client-secret": &c.ClientSecret, "auth-url": &c.AuthURL, "token-url": &c.TokenURL} {
+		for name, field := range map[string]*string{"client-id": &c.ClientID, "client-secret": (*string)(&c.ClientSecret), "auth-url": &c.AuthURL, "token-url": &c.TokenURL} {
 			if c.fromFile(name) {
 				*field, c.Source[name] = "", "default"
 			}

@@ -48,7 +48,7 @@ func TestSecretsOfAnotherEndpoint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.ClientSecret != test.want || (c.ClientID == "") != (test.want == "") {
+			if c.ClientSecret.Reveal() != test.want || (c.ClientID == "") != (test.want == "") {
 				t.Errorf("id %q, secret %q; want %q", c.ClientID, c.ClientSecret, test.want)
 			}
 			if local := strings.HasPrefix(c.TokenURL, "http:"); local != strings.HasPrefix(c.Endpoint, "http:") {

@@ -3,6 +3,8 @@ package config
 import (
 	"log/slog"
 	"time"
+
+	"github.com/drivefs/drivefs/drive/redact"
 )
 
 // DefaultEndpoint is the service's discovery base. API document §4.1.
@@ -20,14 +22,15 @@ type Config struct {
 	File   string            // the configuration file, read or not there
 	Source map[string]string // name of a setting → "flag", "environment", "FILE:LINE" or "default"
 
-	Profile                string
-	Endpoint               string
-	TokenFile              string
-	ClientID, ClientSecret string
-	AuthURL, TokenURL      string
-	RedirectPort           int
-	StateDir, CacheDir     string
-	TrustEndpoints         bool
+	Profile            string
+	Endpoint           string
+	TokenFile          string
+	ClientID           string
+	ClientSecret       redact.Secret
+	AuthURL, TokenURL  string
+	RedirectPort       int
+	StateDir, CacheDir string
+	TrustEndpoints     bool
 
 	CacheMemory, CacheDisk       int64 // bytes
 	ReadOnly, NamesExact, Xattrs bool
@@ -95,7 +98,7 @@ var Settings = []Setting{
 	{Name: "client-id", Meta: "ID", Group: Account, Usage: "own key, or the OAuth proxy's",
 		field: func(c *Config) value { return textValue(&c.ClientID) }},
 	{Name: "client-secret", Meta: "SECRET", Group: Account, Secret: true, Usage: "own secret (better in the file or the environment: arguments are visible to others)",
-		field: func(c *Config) value { return textValue(&c.ClientSecret) }},
+		field: func(c *Config) value { return textValue((*string)(&c.ClientSecret)) }},
 	{Name: "auth-url", Meta: "URL", Default: DefaultAuthURL, Group: Account, Usage: "where a login begins; an endpoint on loopback has its own",
 		field: func(c *Config) value { return urlValue(&c.AuthURL) }},
 	{Name: "token-url", Meta: "URL", Default: DefaultTokenURL, Group: Account, Usage: "where tokens are refreshed; likewise",

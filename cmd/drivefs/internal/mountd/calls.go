@@ -96,6 +96,9 @@ func (m *mount) status() control.Status {
 	if feed := m.poller.Status(); feed.Err != nil && remote.Err == nil {
 		out.Problems = append(out.Problems, "asking for changes: "+exit.Message(feed.Err))
 	}
+	if err := m.account.Tokens.Problem(); err != nil {
+		out.Problems = append(out.Problems, exit.Message(err))
+	}
 	for _, r := range s.Chunks.Streams {
 		out.Streams = append(out.Streams, control.Stream{Name: r.Name, Offset: r.Off, Window: r.Window, Rate: float64(r.Rate)})
 	}
