@@ -331,12 +331,6 @@ func setContent(b *journal.Base, n drive.Node) {
 	}
 }
 
-// changedContent reports whether the node holds other bytes than b tells.
-// The same bytes under a new version are no reason for a conflict.
-func changedContent(b *journal.Base, n drive.Node) bool {
-	return n.Content != nil && n.Content.Version != b.Content &&
-		(n.Content.MD5 != b.MD5 || n.Content.Size != b.Size)
-}
 
 // adoptName takes over the spelling of a node that others made where we asked
 // for the same name in another case.
