@@ -50,72 +50,75 @@ func (s *Store) update(ino uint64, fn func(*journal.Entry) bool) ([]Effect, erro
 	return s.unechoedLocked(ino, sent), nil
 }
 
-func (h host) FolderID(ino uint64) (string, settle.FolderState) {
+func (h host) FolderID(ino uint64) (string, settle.FolderState, error) {
 	s := h.s
 	s.view.RLock()
 	defer s.view.RUnlock()
 	if e, ok := s.journal.Clone(ino); ok {
 		switch {
 		case e.Removed:
-			return "", settle.Gone
+			return "", settle.Gone, nil
 		case e.NodeID == "":
-			return "", settle.Waiting
+			return "", settle.Waiting, nil
 		}
-		return e.NodeID, settle.Known
+		return e.NodeID, settle.Known, nil
 	}
 	r, ok, err := s.mirror.Get(ino)
-	if err != nil || !ok {
-		if id := s.folderToCome(ino); id != "" {
-			return id, settle.Known
-		}
-		return "", settle.Gone
+	if err != nil {
+		return "", settle.Gone, err
 	}
-	return r.ID, settle.Known
+	if !ok {
+		if id := s.folderToCome(ino); id != "" {
+			return id, settle.Known, nil
+		}
+		return "", settle.Gone, nil
+	}
+	return r.ID, settle.Known, nil
 }
 
-func (h host) Hidden(ino uint64) bool {
+func (h host) Hidden(ino uint64) (bool, error) {
 	s := h.s
 	s.view.RLock()
 	defer s.view.RUnlock()
 	root := s.mirror.Root().Ino
 	if ino == root || !s.mirror.Complete() {
-		return false
+		return false, nil
 	}
-	if _, wished := s.journal.Clone(ino); wished {
-		return false
+	if s.journal.Has(ino) {
+		return false, nil
 	}
 	if _, ok, err := s.mirror.Get(ino); err != nil || !ok || s.mirror.Reachable(ino) {
-		return false
+		return false, err
 	}
 	up, err := s.reachesLocked(ino, root)
-	return err == nil && !up
+	return err == nil && !up, err
 }
 
-func (h host) Holder(parentID, name string) (uint64, string) {
-	dir, ok := h.s.mirror.Ino(parentID)
-	if !ok {
-		return 0, ""
+func (h host) Holder(parentID, name string) (uint64, string, error) {
+	dir, err := h.s.mirror.InoOf(parentID)
+	if err != nil || dir == 0 {
+		return 0, "", err
 	}
 	r, ok, err := h.s.mirror.ByName(dir, name)
 	if err != nil || !ok {
-		return 0, ""
+		return 0, "", err
 	}
-	return r.Ino, r.ID
+	return r.Ino, r.ID, nil
 }
 
-func (h host) Place(nodeID string) (name string, parents []string, ok bool) {
+func (h host) Place(nodeID string) (name string, parents []string, ok bool, err error) {
 	r, ok, err := h.s.mirror.ByID(nodeID)
 	if err != nil || !ok {
-		return "", nil, false
+		return "", nil, false, err
 	}
 	for _, p := range r.Parents {
 		dir, known, err := h.s.mirror.Get(p)
 		if err != nil || !known {
-			return "", nil, false
+			return "", nil, false, err
 		}
 		parents = append(parents, dir.ID)
 	}
-	return r.Name, parents, true
+	return r.Name, parents, true, nil
 }
 
 func (h host) Tag(ino uint64, b *journal.Base) string {
@@ -127,10 +130,7 @@ func (h host) Tag(ino uint64, b *journal.Base) string {
 	return b.ETag
 }
 
-func (h host) InoOf(nodeID string) uint64 {
-	ino, _ := h.s.mirror.Ino(nodeID)
-	return ino
-}
+func (h host) InoOf(nodeID string) (uint64, error) { return h.s.mirror.InoOf(nodeID) }
 
 func (h host) Answered(ino uint64, n drive.Node) error {
 	before, known := h.s.mirror.Ino(n.ID)

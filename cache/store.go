@@ -2,12 +2,14 @@ package cache
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -198,10 +200,14 @@ func (s *Store) openRooms() error {
 	if err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
+	device, err := s.device()
+	if err != nil {
+		return err
+	}
 	s.settler = settle.New(s.journal, s.remote, host{s}, settle.Options{
 		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: temporary,
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
-		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Logger: s.log,
+		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
 	})
 	return nil
 }
@@ -217,7 +223,20 @@ func roomError(err error) error {
 	return err
 }
 
-const metaOwner = "owner" // owner name of our own properties (API §11)
+const (
+	metaOwner  = "owner"  // owner name of our own properties (API §11)
+	metaDevice = "device" // what tells this state directory from every other
+)
+
+// device is what the LocalIDs that are made here begin with. Those that were
+// sent keep theirs in the journal, so that it may be made anew with the mirror.
+func (s *Store) device() (string, error) {
+	if d := s.mirror.Meta(metaDevice); d != "" {
+		return d, nil
+	}
+	d := strings.ToLower(rand.Text()[:10])
+	return d, s.mirror.SetMeta(metaDevice, d)
+}
 
 // firstIno is above the cookies of "." and "..", since an inode number is its
 // own cookie in a folder; 1 is the root.

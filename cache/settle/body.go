@@ -185,27 +185,6 @@ func (t *task) sum(r io.Reader, n int64) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// matches reports whether the node holds all of c; prefix, whether it holds
-// its beginning, as a truncated upload does (API §13.2).
-func (t *task) matches(c *content, n drive.Node) (whole, prefix bool, err error) {
-	if n.Content == nil || n.Content.Size > c.size {
-		return false, false, nil
-	}
-	if n.Content.Size == c.size && c.sum != "" {
-		return n.Content.MD5 == c.sum, false, nil
-	}
-	sum, err := t.prefixSum(c, n.Content.Size)
-	if err != nil || sum != n.Content.MD5 {
-		return false, false, err
-	}
-	if n.Content.Size == c.size {
-		c.sum = sum
-		return true, false, nil
-	}
-	// Every content begins with the empty one: that says nothing.
-	return false, n.Content.Size > 0, nil
-}
-
 // body makes the source of an upload. last is asked only for content whose
 // sum is not known yet.
 func (t *task) body(c *content, last func(sum string) error) (*body, drive.Body) {

@@ -28,22 +28,19 @@ func (t *task) uploadNew(e *journal.Entry) report {
 	}
 	defer c.close()
 	parent, name := ids[0], e.Place.Name
+	id := t.s.localID(e)
+	if r := t.sendingContent(e, c, parent, name, id); r.kind != next || t.ctx.Err() != nil {
+		return r
+	}
 	if c.size >= bigFile {
 		// The service answers a taken name only after the whole body (API §7.1).
 		found, err := t.find(parent, name)
 		if err != nil {
-			return t.fail(err)
+			return t.failClearing(err, true)
 		}
 		if len(found) > 0 {
-			return t.fileInTheWay(e, c, drive.ErrNameExists, found[0].ID, parent, name)
+			return t.fileInTheWay(c, &drive.Error{Op: "content.upload", Kind: drive.ErrNameExists, NodeID: found[0].ID}, parent, name)
 		}
-	}
-	id := e.LocalID
-	if id == "" {
-		id = newLocalID()
-	}
-	if r := t.sendingContent(e, c, parent, name, id); r.kind != next || t.ctx.Err() != nil {
-		return r
 	}
 	props := t.propsToSend(e)
 	n, sum, err := t.send("upload", c, func(ctx context.Context, b drive.Body) (drive.Node, error) {
@@ -55,12 +52,9 @@ func (t *task) uploadNew(e *journal.Entry) report {
 		t.created(&n, props)
 		return t.answered(c, n, sum, 0)
 	case t.withoutProps(props, err):
-		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
-			return t.fail(uerr)
-		}
-		return report{kind: next}
+		return t.forgetSent()
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrDuplicate):
-		return t.fileInTheWay(e, c, err, nodeIDOf(err), parent, name)
+		return t.fileInTheWay(c, err, parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
 		if e, ok := t.s.j.Clone(t.ino); ok {
 			return t.parentTrouble(e, parent, err)
@@ -76,10 +70,10 @@ func (t *task) sendingContent(e *journal.Entry, c *content, parent, name, id str
 	now := time.Now()
 	ok, err := t.sending(e, func(e *journal.Entry) {
 		e.LocalID = id
-		e.Sent = &journal.Sent{
+		e.Sent = t.newSent(e.Sent, journal.Sent{
 			Gen: c.gen, Size: c.size, MD5: c.sum, Whole: c.snap == nil,
 			At: now, Deadline: now.Add(t.patience(c.size)), ParentID: parent, Name: name,
-		}
+		})
 	})
 	switch {
 	case err != nil:
@@ -141,22 +135,19 @@ func (t *task) answered(c *content, n drive.Node, sum string, was int64) report 
 		}
 	}
 	if n.Content.Size == c.size && n.Content.MD5 == sum {
-		if was > 0 && n.Content.Version > was+1 {
+		if was > 0 && n.Content.Version > was+1 && !madeUp(&n) {
 			// Where the service ignores If-Match, nothing could have kept that
 			// from happening (API §5.6, §7.2).
 			t.s.h.Notice(t.ino, "the file was changed on the drive in the very moment it was sent from here, and that change was replaced")
 		}
 		return t.stored(c, n, sum)
 	}
-	if was >= 0 && n.Content.Version > was+1 {
-		mine := false
-		if was > 0 {
-			var err error
-			if _, mine, err = t.matches(c, n); err != nil {
-				return t.sourceError(err)
-			}
+	if was >= 0 && n.Content.Version > was+1 && !madeUp(&n) {
+		holds, err := t.compare(nil, n, look{c: c, tried: was > 0})
+		if err != nil {
+			return t.sourceError(err)
 		}
-		if !mine {
+		if holds != beginning {
 			return t.overtaken(n)
 		}
 	}
@@ -244,8 +235,8 @@ func (t *task) unsent(c *content, err error) report {
 		t.s.log.Info("no answer to a whole upload, looking for it", "ino", t.ino, "err", err)
 		return t.lookLater(e, err)
 	case errors.Is(err, journal.ErrSuperseded), errors.Is(err, journal.ErrIncomplete), errors.Is(err, journal.ErrDamaged):
-		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
-			return t.fail(uerr)
+		if r := t.forgetSent(); r.kind != next {
+			return r
 		}
 		return t.sourceError(err)
 	}
@@ -261,60 +252,26 @@ func (t *task) sourceError(err error) report {
 	return t.fail(err)
 }
 
-// fileInTheWay settles a conflict that a POST met.
-func (t *task) fileInTheWay(e *journal.Entry, c *content, cause error, id, parent, name string) report {
-	// A conflict about the localId names the node that an earlier try made.
-	// Without a code it may as well be about the name (API §3.2).
-	ours := errors.Is(cause, drive.ErrConflict) && id != ""
-	if id == "" {
-		found, err := t.find(parent, name)
-		if err != nil {
-			return t.failClearing(err, true)
-		}
-		if len(found) == 0 {
-			return t.hidden(e, cause)
-		}
-		id = found[0].ID
+// fileInTheWay settles a conflict that a POST met, or would have met.
+func (t *task) fileInTheWay(c *content, cause error, parent, name string) report {
+	e, ok := t.s.j.Clone(t.ino)
+	if !ok || e.Sent == nil {
+		return report{kind: next}
 	}
-	others := t.owned(id)
-	n, err := t.get(id)
-	if err != nil && !errors.Is(err, drive.ErrNotFound) {
-		return t.fail(err) // Sent stays: the next round looks again
-	}
-	mine := err == nil && t.byUs(n) && n.Created.After(e.Since.Add(-clockSkew))
+	v, n, err := t.meetConflict(e, cause, look{
+		kind: drive.File, parent: parent, name: name, c: c, sent: e.Sent, tried: e.Sent.Tries > 0,
+	})
 	switch {
-	case err == nil && n.Status == drive.Pending && ours && mine:
-		return t.spoiled(n) // what a broken upload of ours left behind (API §5.3)
-	case err == nil && n.Status == drive.Pending:
-		return t.failClearing(cause, true) // it will be a file, or nothing
-	case err != nil || !n.Live():
-		if ours {
-			return t.freshLocalID(cause)
-		}
-		return t.failClearing(cause, true)
-	}
-	if others || t.owned(id) || n.Kind != drive.File || !ours && !sits(n, parent, name) {
-		return t.nameTaken(e, cause, parent, name)
-	}
-	whole, prefix, err := t.matches(c, n)
-	switch {
-	case err != nil:
+	case errors.Is(err, journal.ErrSuperseded):
 		return t.sourceError(err)
-	case whole:
+	case err != nil:
+		return t.fail(err) // Sent stays: the next round looks again
+	case v == ours:
 		return t.stored(c, n, c.sum)
-	case mine && prefix:
-		return t.spoiled(n)
-	case mine && ours && !sits(n, parent, name):
-		if contentVersion(n) > 1 {
-			// What our earlier try made was taken elsewhere, and is somebody's file by now.
-			if err := t.s.h.Foreign(n); err != nil {
-				return t.fail(err)
-			}
-			return t.freshLocalID(cause)
-		}
+	case v == broken:
 		return t.spoiled(n)
 	}
-	return t.nameTaken(e, cause, parent, name)
+	return t.notOurs(e, v, n, cause, parent, name)
 }
 
 // overwrite brings the content of e onto its node, after a fresh look at
@@ -351,40 +308,58 @@ func (t *task) overwrite(e *journal.Entry) report {
 		return t.sourceError(err)
 	}
 	defer c.close()
-	if n.Content != nil && n.Content.Size == c.size {
-		whole, _, err := t.matches(c, n)
-		if err != nil {
-			return t.sourceError(err)
-		}
-		if whole {
-			return t.stored(c, n, c.sum) // the bytes are there, whoever brought them
-		}
+	l := look{clue: byNode, kind: drive.File, c: c, tried: earlier}
+	if earlier {
+		l.sent = e.Sent
 	}
-	if changedContent(e.Base, n) {
-		if err := t.s.h.Foreign(n); err != nil {
-			return t.fail(err)
-		}
-		if strings.HasPrefix(e.Base.Name, TempPrefix) && !t.back(e) {
-			t.handOver(e)
-		}
-		return t.conflict(e, "the file was changed on the drive while it was changed here")
+	v, n, err := t.examine(e, n, l)
+	switch {
+	case err != nil:
+		return t.sourceError(err)
+	case v == ours:
+		return t.stored(c, n, c.sum) // the bytes are there, whoever brought them
+	case v == broken:
+		return t.spoiled(n)
+	case v == foreign:
+		return t.contentConflict(e, n)
 	}
+	return t.sendOver(e, n, c, earlier)
+}
+
+// contentConflict: the node got other content from others while it was changed
+// here.
+func (t *task) contentConflict(e *journal.Entry, n drive.Node) report {
+	if err := t.s.h.Foreign(n); err != nil {
+		return t.fail(err)
+	}
+	if strings.HasPrefix(e.Base.Name, TempPrefix) && !t.back(e) {
+		t.handOver(e)
+	}
+	return t.conflict(e, "the file was changed on the drive while it was changed here")
+}
+
+// sendOver sends c over the content of n, which the entry's Base becomes.
+func (t *task) sendOver(e *journal.Entry, n drive.Node, c *content, earlier bool) report {
 	ok := false
-	err = t.update(func(now *journal.Entry) bool {
+	err := t.update(func(now *journal.Entry) bool {
 		if now.Rev != e.Rev || now.NodeID != e.NodeID || now.Removed || now.Base == nil {
 			return false
+		}
+		old := now.Sent
+		if !earlier {
+			old = nil
 		}
 		now.Base.Version, now.Base.ETag = n.Version, n.ETag
 		setContent(now.Base, n)
 		at := time.Now()
-		now.Sent = &journal.Sent{
+		s := journal.Sent{
 			Gen: c.gen, Size: c.size, MD5: c.sum, Whole: c.snap == nil,
 			At: at, Deadline: at.Add(t.patience(c.size)), Name: n.Name,
 		}
 		if len(n.Parents) > 0 {
-			now.Sent.ParentID = n.Parents[0]
+			s.ParentID = n.Parents[0]
 		}
-		ok = true
+		now.Sent, ok = t.newSent(old, s), true
 		return true
 	})
 	if err != nil {
@@ -397,36 +372,38 @@ func (t *task) overwrite(e *journal.Entry) report {
 		b.ContentType = contentType(n.Name)
 		return t.s.r.Overwrite(ctx, e.NodeID, n.ETag, b)
 	})
-	switch {
-	case err == nil:
+	if err == nil {
+		was := contentVersion(n)
 		if earlier {
-			return t.answered(c, made, sum, -1)
+			was = -1
 		}
-		return t.answered(c, made, sum, contentVersion(n))
+		return t.answered(c, made, sum, was)
+	}
+	return t.notOver(c, n, err)
+}
+
+// notOver ends an overwrite that failed.
+func (t *task) notOver(c *content, n drive.Node, err error) report {
+	most := 5
+	switch {
 	case n.Status == drive.Pending && (errors.Is(err, drive.ErrInvalid) || errors.Is(err, drive.ErrNotFound) ||
 		errors.Is(err, drive.ErrConflict) || errors.Is(err, drive.ErrForbidden)):
 		return t.abandon(n)
 	case errors.Is(err, drive.ErrPrecondition), errors.Is(err, drive.ErrConflict):
 		// Look again: other content is a conflict, anything else is repeated
 		// with the new tag.
-		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
-			return t.fail(uerr)
-		}
-		if t.stale++; t.stale > 5 {
-			return t.fail(err)
-		}
-		return report{kind: next}
 	case errors.Is(err, drive.ErrNotFound), errors.Is(err, drive.ErrBadParent):
-		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
-			return t.fail(uerr)
-		}
-		// The get above found it live; only another look tells what this is.
-		if t.stale++; t.stale > 2 {
-			return t.fail(err)
-		}
-		return report{kind: next}
+		most = 2 // it was live a moment ago: only another look tells what this is
+	default:
+		return t.unsent(c, err)
 	}
-	return t.unsent(c, err)
+	if r := t.forgetSent(); r.kind != next {
+		return r
+	}
+	if t.stale++; t.stale > most {
+		return t.fail(err)
+	}
+	return report{kind: next}
 }
 
 // handOver names a node that is not ours any more, and must not keep a

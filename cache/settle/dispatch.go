@@ -66,7 +66,7 @@ func (q *queue) start(it *item, l lane) {
 	})
 	if it.node == "" && len(it.home) == 0 {
 		// It is about to appear there: a removal of the folder must wait.
-		it.home, _, _ = resolve(q.s.h, it.place.Parents, nil)
+		it.home, _, _, _ = resolve(q.s.h, it.place.Parents, nil) // the worker tells of an error
 		it.name = it.place.Name
 		q.index(it)
 	}

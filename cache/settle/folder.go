@@ -21,17 +21,13 @@ func (t *task) makeFolder(e *journal.Entry) report {
 	if r.kind != next {
 		return r
 	}
-	parent, name, id := ids[0], t.wanted(e), e.LocalID
-	if id == "" {
-		id = newLocalID()
-		if t.detour {
-			name = TempPrefix + id
-		}
-	}
+	parent, id := ids[0], t.s.localID(e)
+	e.LocalID = id // a temporary name is made of it
+	name := t.wanted(e)
 	now := time.Now()
 	ok, err := t.sending(e, func(e *journal.Entry) {
 		e.LocalID = id
-		e.Sent = &journal.Sent{Whole: true, At: now, Deadline: now.Add(t.s.o.MinWait), ParentID: parent, Name: name}
+		e.Sent = t.newSent(e.Sent, journal.Sent{Whole: true, At: now, Deadline: now.Add(t.s.o.MinWait), ParentID: parent, Name: name})
 	})
 	if err != nil {
 		return t.fail(err)
@@ -49,8 +45,8 @@ func (t *task) makeFolder(e *journal.Entry) report {
 		return t.madeFolder(n)
 	case t.withoutProps(props, err):
 		return t.makeFolder(e)
-	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict):
-		return t.folderInTheWay(e, err, parent, name)
+	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrProtocol) && unclearCall(err):
+		return t.folderInTheWay(err, parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
 		if e, ok := t.s.j.Clone(t.ino); ok {
 			return t.parentTrouble(e, parent, err)
@@ -58,8 +54,16 @@ func (t *task) makeFolder(e *journal.Entry) report {
 		return report{kind: next}
 	case errors.Is(err, drive.ErrNameTooLong), errors.Is(err, drive.ErrInvalid), errors.Is(err, drive.ErrForbidden):
 		return t.refused(e, err)
+	case errors.Is(err, drive.ErrThrottled), errors.Is(err, drive.ErrAuth):
+		return t.failClearing(err, !unclearCall(err))
 	}
 	return t.fail(err)
+}
+
+// unclearCall reports whether a call that failed may have made its folder.
+func unclearCall(err error) bool {
+	var de *drive.Error
+	return errors.As(err, &de) && de.Unclear
 }
 
 // sending records in the entry what is about to be sent, if the entry is
@@ -84,38 +88,74 @@ func (t *task) madeFolder(n drive.Node) report {
 	return report{kind: next}
 }
 
-// folderInTheWay settles a 409 to a CreateFolder.
-func (t *task) folderInTheWay(e *journal.Entry, cause error, parent, name string) report {
-	id := nodeIDOf(cause)
-	if id == "" {
-		return t.taken(e, cause, parent, name)
+// folderInTheWay settles a CreateFolder that met a node, or whose answer cannot
+// be read: then it looks for the one that it made.
+func (t *task) folderInTheWay(cause error, parent, name string) report {
+	e, ok := t.s.j.Clone(t.ino)
+	if !ok || e.Sent == nil {
+		return report{kind: next}
 	}
-	others := t.owned(id)
-	n, err := t.get(id)
-	if err != nil && !errors.Is(err, drive.ErrNotFound) {
-		return t.fail(err)
-	}
-	// A conflict about the localId names the node that an earlier try made,
-	// wherever it is now.
-	ours := errors.Is(cause, drive.ErrConflict)
+	v, n, err := t.meetConflict(e, cause, look{
+		kind: drive.Folder, parent: parent, name: name, sent: e.Sent, tried: e.Sent.Tries > 0 || unclearCall(cause),
+	})
 	switch {
-	case err != nil || !n.Live():
-		if !ours {
-			return t.failClearing(cause, true)
-		}
-		return t.freshLocalID(cause)
-	case n.Kind != drive.Folder:
-		return t.nameTaken(e, cause, parent, name)
+	case err != nil:
+		return t.fail(err)
+	case v == ours:
+		return t.madeFolder(n)
+	case v == foreign && n.Kind == drive.Folder && sits(n, parent, name) && !t.owned(n.ID) && !t.s.awaited(t.ino, e.Rev):
+		// Whoever made the folder here was told long ago that it is there, and
+		// what is in it belongs into the one that exists (design §6).
+		return t.madeFolder(n)
 	}
-	if others || t.owned(id) || !ours && !sits(n, parent, name) {
-		return t.nameTaken(e, cause, parent, name)
-	}
-	return t.madeFolder(n)
+	return t.notOurs(e, v, n, cause, parent, name)
 }
 
-// owned reports whether the node is another entry's. Whoever wants to adopt
-// a node asks before and after getting it: an entry that ended in between may
-// have taken the node away.
+// meetConflict judges the node that a call met: the one that the conflict
+// names, else the one that has the name. absent without a node: none is seen.
+func (t *task) meetConflict(e *journal.Entry, cause error, l look) (verdict, drive.Node, error) {
+	l.clue = byTaken
+	if id := nodeIDOf(cause); id != "" {
+		if errors.Is(cause, drive.ErrConflict) {
+			l.clue = byMapped
+		}
+		l.insisted = e.Attempts > 1
+		return t.meet(e, id, l)
+	}
+	found, err := t.find(l.parent, l.name)
+	if err != nil || len(found) == 0 {
+		return absent, drive.Node{}, err
+	}
+	return t.meet(e, found[0].ID, l)
+}
+
+// notOurs ends a POST that met a node which it did not make.
+func (t *task) notOurs(e *journal.Entry, v verdict, n drive.Node, cause error, parent, name string) report {
+	mapped := errors.Is(cause, drive.ErrConflict) && nodeIDOf(cause) != ""
+	switch {
+	case v == foreign && mapped && !sits(n, parent, name):
+		// What our earlier try made was taken elsewhere, and is another's by now.
+		if err := t.s.h.Foreign(n); err != nil {
+			return t.fail(err)
+		}
+		return t.freshLocalID(cause)
+	case v == foreign:
+		return t.nameTaken(e, cause, parent, name)
+	case v == absent && mapped:
+		return t.freshLocalID(cause)
+	case v == absent && n.ID == "" && nodeIDOf(cause) == "" && e.Sent.Tries == 0:
+		return t.hidden(e, cause)
+	}
+	// It has just left, or is not to be seen yet, or not complete. What an
+	// earlier call may have made is still on its way.
+	until := time.Now().Add(t.patience(e.Sent.Size))
+	if err := t.update(func(e *journal.Entry) bool { e.Sent = unsend(e.Sent, until); return true }); err != nil {
+		return t.fail(err)
+	}
+	return t.fail(cause)
+}
+
+// owned reports whether the node is another entry's.
 func (t *task) owned(id string) bool {
 	other, ok := t.s.j.ByNode(id)
 	return ok && other.Ino != t.ino
@@ -124,25 +164,6 @@ func (t *task) owned(id string) bool {
 // sits reports whether the node holds the name in the folder.
 func sits(n drive.Node, parent, name string) bool {
 	return drive.Fold(n.Name) == drive.Fold(name) && slices.Contains(n.Parents, parent)
-}
-
-// adoptable tells of a node that a listing showed where we sent one whether
-// it is still there and no other entry's.
-func (t *task) adoptable(n drive.Node, sent *journal.Sent) (bool, error) {
-	if t.owned(n.ID) {
-		return false, nil
-	}
-	if ino := t.s.h.InoOf(n.ID); ino == 0 || ino == t.ino {
-		return true, nil // nobody here knows it, so nobody here moved it
-	}
-	now, err := t.get(n.ID)
-	if errors.Is(err, drive.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return now.Live() && sits(now, sent.ParentID, sent.Name) && !t.owned(n.ID), nil
 }
 
 // nameTaken is taken for a POST, which a definite 409 leaves without effect.
@@ -181,12 +202,12 @@ func (t *task) lookFolder(e *journal.Entry) report {
 	if ids[0] == e.Sent.ParentID && e.Sent.Name == t.wanted(e) {
 		return t.makeFolder(e)
 	}
-	n, err := t.findMade(e)
+	n, v, err := t.findSent(e, drive.Folder)
 	switch {
 	case err != nil:
 		return t.fail(err)
-	case n != nil:
-		return t.madeFolder(*n)
+	case v == ours:
+		return t.madeFolder(n)
 	case t.mayAppear(e.Sent):
 		return t.lookLater(e, nil)
 	}
@@ -194,31 +215,4 @@ func (t *task) lookFolder(e *journal.Entry) report {
 		return t.fail(err)
 	}
 	return report{kind: next}
-}
-
-// findMade looks for the folder that a CreateFolder of unknown outcome may
-// have made; nil when it is not there.
-func (t *task) findMade(e *journal.Entry) (*drive.Node, error) {
-	found, err := t.find(e.Sent.ParentID, e.Sent.Name)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range found {
-		if n.Kind != drive.Folder || !t.byUs(n) || n.Created.Before(e.Sent.At.Add(-clockSkew)) {
-			continue
-		}
-		if ok, err := t.adoptable(n, e.Sent); ok || err != nil {
-			return &n, err
-		}
-	}
-	return nil, nil
-}
-
-// clockSkew is how far the service's clock may be from ours.
-const clockSkew = 10 * time.Minute
-
-// byUs reports whether the node may have been made by this program.
-func (t *task) byUs(n drive.Node) bool {
-	owner := t.s.r.Owner()
-	return owner == "" || n.CreatedBy == "" || n.CreatedBy == owner
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -145,6 +146,67 @@ func TestTrashedUnderTemporaryName(t *testing.T) {
 			if strings.HasPrefix(n.Name, TempPrefix) {
 				t.Errorf("%s is in the trash", n.Name)
 			}
+		}
+	})
+}
+
+// Two machines of one user bear one name. What one is about to send, and what
+// it fails to, never touches what the other has made meanwhile, though it be
+// the beginning of it (a log), or of the same name.
+func TestTwoMachines(t *testing.T) {
+	const theirs, mine = "a line of theirs\n", "a line of theirs\nand one of ours\n"
+	// put makes a file as another machine would: through the API, with our name.
+	put := func(w *world, name, content string) {
+		w.Helper()
+		n := drive.NewNode{Name: name, ParentID: w.other.Root(), LocalID: "of another machine"}
+		made, err := w.client.Upload(w.ctx(), n, drive.Body{Reader: strings.NewReader(content), Size: int64(len(content))})
+		if err != nil {
+			w.Fatal(err)
+		}
+		if made.CreatedBy != w.client.Owner() {
+			w.Fatalf("made by %q", made.CreatedBy)
+		}
+	}
+	bubble(t, "before", func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("first", "x") // tells who we are
+		w.flush()
+		put(w, "log", theirs)
+		w.write("log", mine)
+		w.flush()
+		w.wantTree(map[string]string{"first": "x", "log": theirs, "log (conflict HOST)": mine})
+		w.wantTrash()
+	})
+	bubble(t, "removed here", func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, fast).run()
+		w.write("first", "x")
+		w.flush()
+		w.unanswered("log", mine+mine, drivetest.Fault{Status: 504})
+		put(w, "log", "theirs is shorter")
+		w.remove("log")
+		w.flush()
+		w.wantTree(map[string]string{"first": "x", "log": "theirs is shorter"})
+		w.wantTrash()
+	})
+	bubble(t, "localId", func(t *testing.T) {
+		o := fast
+		o.Device = "machine"
+		w := newWorld(t, drivetest.Options{}, o).run()
+		var ids []string
+		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+			for _, ino := range w.j.Inos() {
+				if e, ok := w.j.Clone(ino); ok && e.Sent != nil && (op.Name == "nodes.create" || op.Name == "content.upload") {
+					ids = append(ids, e.LocalID)
+				}
+			}
+			return nil
+		})
+		w.mkdir("d")
+		w.write("d/f", "x")
+		w.flush()
+		w.srv.Hook(nil)
+		if len(ids) != 2 || !strings.HasPrefix(ids[0], "machine.") || !strings.HasPrefix(ids[1], "machine.") {
+			t.Errorf("sent %q", ids)
 		}
 	})
 }

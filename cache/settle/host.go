@@ -27,22 +27,25 @@ type Host interface {
 	// host that changes entries with journal.Edit only needs no such lock.
 	Update(ino uint64, fn func(*journal.Entry) bool) error
 
+	// An error of these says that the answer is not known, which is another
+	// thing than no.
+
 	// FolderID resolves a folder to its node's id.
-	FolderID(ino uint64) (id string, st FolderState)
+	FolderID(ino uint64) (id string, st FolderState, err error)
 	// Hidden tells whether no path is known that leads from the root to a
 	// folder: it, or one above it, is in the trash, or has not been told yet.
-	Hidden(ino uint64) bool
+	Hidden(ino uint64) (bool, error)
 	// Holder is the inode whose node holds (parent, name) on the drive as far
 	// as the mirror knows, and that node; 0 = free.
-	Holder(parentID, name string) (ino uint64, nodeID string)
+	Holder(parentID, name string) (ino uint64, nodeID string, err error)
 	// Place is the name and the folders (in no order) that the mirror has for a
 	// node; false = it does not know the node, or knows it to be gone.
-	Place(nodeID string) (name string, parents []string, ok bool)
+	Place(nodeID string) (name string, parents []string, ok bool, err error)
 	// Tag is the eTagResponse to hold a rename against: that of b, or "" when
 	// calls of our own are known to have changed it since.
 	Tag(ino uint64, b *journal.Base) string
 	// InoOf maps a node id to its inode; 0 = unknown.
-	InoOf(nodeID string) uint64
+	InoOf(nodeID string) (uint64, error)
 
 	// Answered hands over what the service answered to a call made for ino:
 	// the node belongs to ino from now on, and what changed is our own doing.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
 // memHost is a Host over maps: a small store with a view, a mirror, and the
@@ -41,6 +42,8 @@ type memHost struct {
 	complete func(ctx context.Context, ino uint64, d *journal.Draft) error
 	updating func() (after func()) // nil = nobody wants to know
 	undoing  func()                // called before each Undo, likewise
+
+	unreadable error // of every question to the mirror
 }
 
 type record struct {
@@ -172,10 +175,11 @@ func (h *memHost) onUpdate(n int, after bool, fn func()) {
 	}
 }
 
-func (h *memHost) FolderID(ino uint64) (string, FolderState) {
+func (h *memHost) FolderID(ino uint64) (string, FolderState, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.folderLocked(ino)
+	id, st := h.folderLocked(ino)
+	return id, st, h.unreadable
 }
 
 func (h *memHost) folderLocked(ino uint64) (string, FolderState) {
@@ -200,22 +204,22 @@ func (h *memHost) folderLocked(ino uint64) (string, FolderState) {
 	return "", Gone
 }
 
-func (h *memHost) Holder(parent, name string) (uint64, string) {
+func (h *memHost) Holder(parent, name string) (uint64, string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	id := h.slots[slotKey(parent, name)]
 	if id == "" {
-		return 0, ""
+		return 0, "", h.unreadable
 	}
-	return h.inos[id], id
+	return h.inos[id], id, h.unreadable
 }
 
 func (h *memHost) Tag(_ uint64, b *journal.Base) string { return b.ETag }
 
-func (h *memHost) InoOf(id string) uint64 {
+func (h *memHost) InoOf(id string) (uint64, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.inos[id]
+	return h.inos[id], h.unreadable
 }
 
 func (h *memHost) Answered(ino uint64, n drive.Node) error {
@@ -354,7 +358,7 @@ func (h *memHost) Notice(_ uint64, what string) {
 	h.notef("notice: %s", what)
 }
 
-func (h *memHost) Hidden(uint64) bool { return false }
+func (h *memHost) Hidden(uint64) (bool, error) { return false, nil }
 
 func (h *memHost) ParentGone(ino uint64) error {
 	h.mu.Lock()
@@ -630,4 +634,13 @@ func must[T, U any](t testing.TB) func(a T, b U, err error) (T, U) {
 		}
 		return a, b
 	}
+}
+
+// asNode is what the feed would tell of a node.
+func asNode(n drivetest.Node) drive.Node {
+	out := drive.Node{ID: n.ID, Name: n.Name, Kind: drive.Kind(n.Kind), Status: drive.Status(n.Status), Version: n.Version, Parents: n.Parents, ETag: n.ETag}
+	if n.Content != nil {
+		out.Content = &drive.ContentProperties{Version: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5}
+	}
+	return out
 }

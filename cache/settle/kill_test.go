@@ -75,8 +75,9 @@ func (w *world) logRequests() {
 	}
 }
 
-// rise goes on with what was left.
-func (a *assassin) rise() {
+// rise goes on with what was left; first come the changes that are made before
+// settling begins.
+func (a *assassin) rise(first ...func()) {
 	w := a.w
 	w.halt()
 	w.disconnect()
@@ -86,6 +87,9 @@ func (a *assassin) rise() {
 	w.h.j = w.j
 	w.h.layWishes()
 	w.connect()
+	for _, fn := range first {
+		fn()
+	}
 	w.run()
 }
 

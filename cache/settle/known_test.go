@@ -8,14 +8,14 @@ import (
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
-func (h *memHost) Place(id string) (name string, parents []string, ok bool) {
+func (h *memHost) Place(id string) (name string, parents []string, ok bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.mirror[id]
 	if r == nil || !r.live {
-		return "", nil, false
+		return "", nil, false, h.unreadable
 	}
-	return r.name, slices.Clone(r.parents), true
+	return r.name, slices.Clone(r.parents), true, h.unreadable
 }
 
 // TestToldAfterKill: a call whose answer was lost with the process is told to
@@ -58,7 +58,7 @@ func TestToldAfterKill(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if name, parents, ok := w.h.Place(n.ID); !ok || name != n.Name || !sameSet(parents, n.Parents) {
+						if name, parents, ok, err := w.h.Place(n.ID); err != nil || !ok || name != n.Name || !sameSet(parents, n.Parents) {
 							t.Errorf("the host has %q in %q (%v), the drive %q in %q", name, parents, ok, n.Name, n.Parents)
 						}
 					}) || !killed {

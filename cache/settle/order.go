@@ -66,7 +66,10 @@ func (q *queue) blocker(it *item) (on uint64, slot bool) {
 		}
 		return 0, false
 	}
-	ids, wait, gone := resolve(q.s.h, it.place.Parents, it.home)
+	ids, wait, gone, err := resolve(q.s.h, it.place.Parents, it.home)
+	if err != nil {
+		return 0, false // the worker meets it too, and says so
+	}
 	if wait != 0 {
 		if q.items[wait] == nil {
 			q.look(wait)
@@ -154,8 +157,8 @@ func (q *queue) inTheWay(ino uint64, node, parent, name string) *item {
 			return u
 		}
 	}
-	holder, id := q.s.h.Holder(parent, name)
-	if holder == 0 || holder == ino || id == node {
+	holder, id, err := q.s.h.Holder(parent, name)
+	if err != nil || holder == 0 || holder == ino || id == node {
 		return nil
 	}
 	if h := q.byNode[id]; h != nil && h.ino != ino && q.leaves(h, parent, name) {
@@ -173,31 +176,38 @@ func (q *queue) leaves(it *item, parent, name string) bool {
 	if name != "" && drive.Fold(it.place.Name) != drive.Fold(name) {
 		return true
 	}
-	ids, _, _ := resolve(q.s.h, it.place.Parents, it.home)
-	return !slices.Contains(ids, parent)
+	ids, _, _, err := resolve(q.s.h, it.place.Parents, it.home)
+	return err == nil && !slices.Contains(ids, parent)
 }
 
 // moves reports whether the entry wants other parents than its node has.
 func (q *queue) moves(it *item) bool {
-	ids, wait, gone := resolve(q.s.h, it.place.Parents, it.home)
-	return wait != 0 || gone != 0 || !sameSet(ids, it.home)
+	ids, wait, gone, err := resolve(q.s.h, it.place.Parents, it.home)
+	return err != nil || wait != 0 || gone != 0 || !sameSet(ids, it.home)
 }
 
 // resolve gives the node ids of parents. One that the node has already (home)
 // needs no node that is known to be live. wait or gone is a folder for which
 // there is none; then the ids are not complete.
-func resolve(h Host, parents []uint64, home []string) (ids []string, wait, gone uint64) {
+func resolve(h Host, parents []uint64, home []string) (ids []string, wait, gone uint64, err error) {
 	for _, p := range parents {
 		id := ""
 		for _, have := range home {
-			if h.InoOf(have) == p {
+			ino, err := h.InoOf(have)
+			if err != nil {
+				return nil, 0, 0, err
+			}
+			if ino == p {
 				id = have
 				break
 			}
 		}
 		if id == "" {
 			var st FolderState
-			switch id, st = h.FolderID(p); st {
+			if id, st, err = h.FolderID(p); err != nil {
+				return nil, 0, 0, err
+			}
+			switch st {
 			case Waiting:
 				wait = p
 				continue
@@ -210,7 +220,7 @@ func resolve(h Host, parents []uint64, home []string) (ids []string, wait, gone 
 			ids = append(ids, id)
 		}
 	}
-	return ids, wait, gone
+	return ids, wait, gone, nil
 }
 
 func sameSet(a, b []string) bool {

@@ -36,18 +36,22 @@ func (t *task) place(e *journal.Entry, target []string, name string) report {
 // renameAndMove picks the first of two calls so that no name conflicts in
 // between (API §14); a temporary name is the way out.
 func (t *task) renameAndMove(e *journal.Entry, target, add, drop []string, name string) report {
-	free := func(parents []string, name string) bool {
+	free := func(parents []string, name string) (bool, error) {
 		for _, p := range parents {
-			if ino, node := t.s.h.Holder(p, name); ino != 0 && node != e.NodeID {
-				return false
+			if ino, node, err := t.s.h.Holder(p, name); err != nil || ino != 0 && node != e.NodeID {
+				return false, err
 			}
 		}
-		return true
+		return true, nil
 	}
-	switch {
-	case !t.noRename && free(e.Base.Parents, name):
+	there, err := free(e.Base.Parents, name)
+	before, err2 := free(add, e.Base.Name)
+	switch err := errors.Join(err, err2); {
+	case err != nil:
+		return t.fail(err)
+	case !t.noRename && there:
 		return t.rename(e, name, false)
-	case !t.noMove && free(add, e.Base.Name):
+	case !t.noMove && before:
 		return t.move(e, add, drop, false)
 	case e.Base.Name != tempName(e):
 		return t.rename(e, tempName(e), false)
@@ -210,7 +214,10 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 		}
 		return t.fail(cause)
 	}
-	ids, wait, gone := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	if err != nil {
+		return t.fail(err)
+	}
 	movesNode := wait != 0 || gone != 0 || !sameSet(ids, e.Base.Parents)
 	err = t.update(func(e *journal.Entry) bool {
 		if e.Base == nil {
@@ -350,11 +357,16 @@ func (t *task) taken(e *journal.Entry, cause error, parent, name string) report 
 	case !sits(n, parent, name):
 		return t.fail(cause)
 	}
-	if ok && other.Ino != t.ino && t.willLeave(other, parent, name) {
-		return report{kind: waits, on: other.Ino, slot: true}
-	}
-	if now, ok := t.s.j.ByNode(id); ok && now.Ino != t.ino && t.willLeave(now, parent, name) {
-		return report{kind: waits, on: now.Ino, slot: true}
+	now, still := t.s.j.ByNode(id)
+	for _, o := range []*journal.Entry{other, now} {
+		if o == other && !ok || o == now && !still || o.Ino == t.ino {
+			continue
+		}
+		if leaves, err := t.willLeave(o, parent, name); err != nil {
+			return t.fail(err)
+		} else if leaves {
+			return report{kind: waits, on: o.Ino, slot: true}
+		}
 	}
 	return t.foreign(e, n, cause)
 }
@@ -369,7 +381,9 @@ func (t *task) hidden(e *journal.Entry, cause error) report {
 
 // foreign: the name belongs to somebody else's node, and stays so.
 func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
-	if t.s.h.InoOf(n.ID) != t.ino {
+	if ino, err := t.s.h.InoOf(n.ID); err != nil {
+		return t.fail(err)
+	} else if ino != t.ino {
 		if err := t.s.h.Foreign(n); err != nil {
 			return t.fail(err)
 		}
@@ -407,16 +421,16 @@ func (t *task) conflict(e *journal.Entry, why string) report {
 }
 
 // willLeave is queue.leaves for an entry read from the journal.
-func (t *task) willLeave(e *journal.Entry, parent, name string) bool {
+func (t *task) willLeave(e *journal.Entry, parent, name string) (bool, error) {
 	if e.Removed || drive.Fold(e.Place.Name) != drive.Fold(name) {
-		return true
+		return true, nil
 	}
 	var home []string
 	if e.Base != nil {
 		home = e.Base.Parents
 	}
-	ids, _, _ := resolve(t.s.h, e.Place.Parents, home)
-	return !slices.Contains(ids, parent)
+	ids, _, _, err := resolve(t.s.h, e.Place.Parents, home)
+	return err == nil && !slices.Contains(ids, parent), err
 }
 
 // nesting finds out whether the folder to is inside of e's node on the drive
@@ -437,8 +451,14 @@ func (t *task) nesting(e *journal.Entry, to string) report {
 		if len(n.Parents) == 0 {
 			return report{}
 		}
-		if o, ok := t.s.j.ByNode(n.ID); ok && o.Base != nil && !t.inPlace(o) {
-			on = o.Ino
+		if o, ok := t.s.j.ByNode(n.ID); ok && o.Base != nil {
+			in, err := t.inPlace(o)
+			if err != nil {
+				return t.fail(err)
+			}
+			if !in {
+				on = o.Ino
+			}
 		}
 		to = n.Parents[0]
 	}

@@ -40,7 +40,10 @@ func (t *task) remove(e *journal.Entry) report {
 		return t.removeFolder(e, n, gone)
 	case gone:
 		return t.trashed(e, n)
-	case t.changedSince(e, n):
+	}
+	if changed, err := t.changedSince(e, n); err != nil {
+		return t.fail(err)
+	} else if changed {
 		if err := t.s.h.Foreign(n); err != nil {
 			return t.fail(err)
 		}
@@ -50,7 +53,9 @@ func (t *task) remove(e *journal.Entry) report {
 	if r.kind != next {
 		return r
 	}
-	if t.changedSince(e, n) {
+	if changed, err := t.changedSince(e, n); err != nil {
+		return t.fail(err)
+	} else if changed {
 		// Somebody wrote it between the look and the call: the change wins.
 		if back, err := t.restore(n); err == nil {
 			if err := t.s.h.Foreign(back); err != nil {
@@ -81,24 +86,18 @@ func (t *task) restore(n drive.Node) (drive.Node, error) {
 }
 
 // changedSince reports whether a node that is to be removed got other content
-// from somebody else. What our own last upload left is not other content.
-func (t *task) changedSince(e *journal.Entry, n drive.Node) bool {
+// from others. What our own last upload left is not other content.
+func (t *task) changedSince(e *journal.Entry, n drive.Node) (bool, error) {
 	if e.Base == nil || !changedContent(e.Base, n) {
-		return false
+		return false, nil
 	}
-	s := e.Sent
-	if s == nil || !s.Whole || arrived(e) || n.Content.Version != e.Base.Content+1 {
-		return true
+	n.Status = drive.Available // whose the bytes are is the same in the trash
+	l := look{clue: byNode, kind: drive.File}
+	if s := e.Sent; s != nil && s.Whole && !arrived(e) {
+		l.sent, l.tried = s, true
 	}
-	// Our own overwrite of unknown outcome may have got there, whole or cut short.
-	if n.Content.Size == 0 || n.Content.Size == s.Size && n.Content.MD5 == s.MD5 {
-		return false
-	}
-	ours, err := t.truncated(e, n)
-	if err != nil {
-		t.s.log.Warn("comparing a removed file with what was sent", "ino", e.Ino, "err", err)
-	}
-	return !ours
+	v, _, err := t.examine(e, n, l)
+	return v == foreign, err
 }
 
 // trash makes the call.
@@ -143,26 +142,23 @@ func (t *task) unmask(e *journal.Entry, name string) {
 // lookRemoved settles a POST of unknown outcome whose inode is not wanted
 // any more: what it made must go to the trash, and only that.
 func (t *task) lookRemoved(e *journal.Entry) report {
-	var made *drive.Node
-	var err error
+	kind := drive.File
 	if e.Folder {
-		made, err = t.findMade(e)
-		if err == nil && made != nil {
-			// A folder bears no mark of who made it by which call; one with
-			// something inside is not the one we never used.
-			var empty bool
-			if empty, err = t.empty(made.ID); err == nil && !empty {
-				made = nil
-			}
+		kind = drive.Folder
+	}
+	made, v, err := t.findSent(e, kind)
+	if err == nil && v == ours && e.Folder {
+		// One with something inside is not the one that was never used here.
+		var empty bool
+		if empty, err = t.empty(made.ID); !empty {
+			v = foreign
 		}
-	} else {
-		made, err = t.findUnwanted(e)
 	}
 	switch {
 	case err != nil:
 		return t.fail(err)
-	case made != nil:
-		if err := t.learn(*made, func(e *journal.Entry) { e.Base, e.Sent = baseOf(*made), nil }); err != nil {
+	case v == ours, v == broken:
+		if err := t.learn(made, func(e *journal.Entry) { e.Base, e.Sent = baseOf(made), nil }); err != nil {
 			return t.fail(err)
 		}
 		return report{kind: next}
@@ -170,26 +166,6 @@ func (t *task) lookRemoved(e *journal.Entry) report {
 		return t.lookLater(e, nil)
 	}
 	return t.done(e)
-}
-
-// findUnwanted looks for a file that a POST of unknown outcome may have made,
-// whole or cut short. Should what was sent be gone, a file that nobody here has
-// seen, made by us under that name since and never overwritten, is it.
-func (t *task) findUnwanted(e *journal.Entry) (*drive.Node, error) {
-	made, _, err := t.findSent(e)
-	if err != nil || made != nil {
-		return made, err
-	}
-	found, err := t.find(e.Sent.ParentID, e.Sent.Name)
-	for _, n := range found {
-		if ino := t.s.h.InoOf(n.ID); ino != 0 && ino != t.ino || n.Kind != drive.File || n.Content == nil {
-			continue
-		}
-		if t.byUs(n) && contentVersion(n) <= 1 && n.Content.Size < e.Sent.Size && n.Created.After(e.Sent.At.Add(-clockSkew)) {
-			return &n, err
-		}
-	}
-	return nil, err
 }
 
 func (t *task) empty(id string) (bool, error) {
@@ -233,7 +209,7 @@ func (t *task) removeFolder(e *journal.Entry, n drive.Node, gone bool) report {
 		if err := t.list(e, w); err != nil {
 			return t.fail(err)
 		}
-		if r, stop := t.judge(e, w); stop {
+		if r, stop := t.mustStay(e, w); stop {
 			return r
 		}
 		var r report
@@ -350,8 +326,16 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 			continue
 		}
 		c, ok := t.s.j.ByNode(n.ID)
+		if ok && c.Removed {
+			if changed, err := t.changedSince(c, n); err != nil {
+				return nil, err
+			} else if changed {
+				doubtful = append(doubtful, n)
+				continue
+			}
+		}
 		switch {
-		case !ok || !c.Removed || t.changedSince(c, n):
+		case !ok || !c.Removed:
 			doubtful = append(doubtful, n)
 			continue
 		case c.Base.Doubted() && t.s.working(c.Ino):
@@ -382,13 +366,23 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		// In this order: an entry has the one until it has the other.
 		maker := t.making(f.NodeID, now)
 		c, ok := t.s.j.ByNode(n.ID)
+		var leaves, changed bool
+		switch {
+		case ok && c.Removed:
+			changed, err = t.changedSince(c, now)
+		case ok:
+			leaves, err = t.willLeave(c, f.NodeID, c.Place.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
 		w.mu.Lock()
 		switch {
 		case !ok && maker != 0:
 			w.on = maker
-		case ok && !c.Removed && t.willLeave(c, f.NodeID, c.Place.Name):
+		case leaves:
 			w.on = c.Ino
-		case ok && c.Removed && !t.changedSince(c, now):
+		case ok && c.Removed && !changed:
 			w.seen[c.Ino] = found{c.Rev, n.Name}
 			if c.Folder {
 				folders = append(folders, c)
@@ -421,9 +415,9 @@ func (t *task) making(parent string, n drive.Node) (maker uint64) {
 	return maker
 }
 
-// judge says whether the folder cannot be trashed. What holds something else
+// mustStay says whether the folder cannot be trashed. What holds something else
 // stays, and so does every folder above it; the rest is trashed by itself.
-func (t *task) judge(e *journal.Entry, w *walk) (report, bool) {
+func (t *task) mustStay(e *journal.Entry, w *walk) (report, bool) {
 	if len(w.strange) == 0 {
 		if w.on != 0 {
 			return report{kind: waits, on: w.on}, true

@@ -94,7 +94,8 @@ func TestRemoveTree(t *testing.T) {
 		w.makeTree("top", 5, 20)
 		n, _ := w.other.Lookup("top")
 		w.removeTree("top", 5, 20)
-		ino, rev := w.h.InoOf(n.ID), uint64(1)
+		ino, _ := w.h.InoOf(n.ID)
+		rev := uint64(1)
 		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
 			t.Fatal(err)
 		}

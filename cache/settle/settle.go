@@ -37,6 +37,7 @@ type Options struct {
 	Backoff     time.Duration          // unit of all back-off, 0 = 1 s (API §13.3)
 	StreamIdle  time.Duration          // how long an upload waits for the writer of a file that is open, 0 = 30 s
 	Seed        uint64                 // of the randomness in back-off, 0 = random
+	Device      string                 // tells this state directory from every other; "" = nothing does
 	Logger      *slog.Logger           // nil = discard
 }
 

@@ -130,8 +130,8 @@ func (t *task) stream() report {
 	if !ok || e.Rev != t.rev || e.NodeID != "" || e.Sent != nil || e.Removed || e.Folder {
 		return report{kind: again}
 	}
-	ids, wait, gone := resolve(t.s.h, e.Place.Parents, nil)
-	if wait != 0 || gone != 0 || len(ids) == 0 {
+	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, nil)
+	if err != nil || wait != 0 || gone != 0 || len(ids) == 0 {
 		return report{kind: again}
 	}
 	d, err := t.s.j.ContinueDraft(t.ino)
@@ -148,10 +148,7 @@ func (t *task) stream() report {
 	if found, err := t.find(parent, name); err != nil || len(found) > 0 {
 		return report{kind: again}
 	}
-	id := e.LocalID
-	if id == "" {
-		id = newLocalID()
-	}
+	id := t.s.localID(e)
 	ok, err = t.sending(e, func(e *journal.Entry) {
 		now := time.Now()
 		e.LocalID = id
@@ -274,7 +271,10 @@ func (t *task) wentWhole(b *streamBody, o outcome) report {
 		// The wish is another one than the one this work began with, but
 		// nothing that it could have to wait for is left.
 		e, ok := t.s.j.Clone(t.ino)
-		if !ok || e.Removed || e.Open || !contentDone(e) || !t.inPlace(e) {
+		if !ok || e.Removed || e.Open || !contentDone(e) {
+			return report{kind: again}
+		}
+		if in, err := t.inPlace(e); err != nil || !in {
 			return report{kind: again}
 		}
 		t.rev = e.Rev

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -95,6 +96,76 @@ func TestAppearsAfterGivingUp(t *testing.T) {
 			w.flush()
 			w.wantTree(map[string]string{"a": body})
 			w.wantCalls(map[string]int{"content.upload": 2, "nodes.list": w.srv.Requests()["nodes.list"], "nodes.get": 1})
+		})
+	}
+}
+
+// The file is changed before the first content appears, after we gave up looking:
+// the second POST meets content that an earlier one sent, whichever of name and
+// localId the service complains about.
+func TestAppearsChanged(t *testing.T) {
+	for name, change := range map[string]func(w *world) string{
+		"overwritten": func(w *world) string { w.write("a", "newest"); return "newest" },
+		"cut":         func(w *world) string { w.write("a", "hel"); return "hel" },
+	} {
+		for _, fault := range []*drivetest.Fault{nil, {Do: drivetest.DoConflict}, {Do: drivetest.DoStatus, Status: 409, Body: "empty"}, {Do: drivetest.DoStatus, Status: 409, Body: "<html>"}} {
+			bubble(t, fmt.Sprint(name, fault), func(t *testing.T) {
+				w := newWorld(t, drivetest.Options{}, fast).run()
+				var n int
+				w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+					if op.Name != "content.upload" {
+						return nil
+					}
+					if n++; n == 1 {
+						return &drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: -1}
+					}
+					w.srv.Settle()
+					return fault
+				})
+				w.write("a", "hello, drive")
+				w.until("it was sent", func() bool { return w.srv.Requests()["content.upload"] > 0 })
+				want := change(w)
+				w.flush()
+				w.srv.Hook(nil)
+				w.wantTree(map[string]string{"a": want})
+				w.wantTrash()
+				if n := w.h.notes(""); len(n) > 0 {
+					t.Errorf("reported: %q", n)
+				}
+			})
+		}
+	}
+}
+
+// What was stored late, and was met by the second POST without being seen, is
+// not wanted any more then: it stays removed.
+func TestStoredLateThenRemoved(t *testing.T) {
+	for name, second := range map[string]drivetest.Fault{
+		"409, named": {Do: drivetest.DoStatus, Status: 409, Body: `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"abcdefghijklmnopqrstuv"}}`},
+		"409, empty": {Do: drivetest.DoStatus, Status: 409, Body: "empty"},
+		"409, reset": {Do: drivetest.DoReset},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			w := newWorld(t, drivetest.Options{}, fast).run()
+			var n int
+			w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+				if op.Name != "content.upload" {
+					return nil
+				}
+				if n++; n == 1 {
+					return &drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: -1}
+				}
+				return &second
+			})
+			w.write("a", "hello, drive")
+			w.until("it was sent again", func() bool { return w.srv.Requests()["content.upload"] > 1 })
+			time.Sleep(time.Millisecond)
+			w.remove("a")
+			time.Sleep(20 * time.Millisecond)
+			w.srv.Settle()
+			w.flush()
+			w.wantTree(nil)
+			w.wantTrash("a")
 		})
 	}
 }

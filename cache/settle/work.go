@@ -158,8 +158,12 @@ func (t *task) step(e *journal.Entry) report {
 		if r := t.place(e, ids, name); r.kind != next || e.Draft == nil {
 			return r
 		}
-		if e, ok := t.s.j.Clone(t.ino); ok && t.inPlace(e) && !contentDone(e) {
-			return report{kind: again} // what waits for its place need not wait for the upload
+		if e, ok := t.s.j.Clone(t.ino); ok && !contentDone(e) {
+			if in, err := t.inPlace(e); err != nil {
+				return t.fail(err)
+			} else if in {
+				return report{kind: again} // what waits for its place need not wait for the upload
+			}
 		}
 		return report{kind: next}
 	}
@@ -172,7 +176,10 @@ func (t *task) step(e *journal.Entry) report {
 	default:
 		return t.overwrite(e)
 	}
-	if on := t.shadowed(e, ids); on != 0 {
+	switch on, err := t.shadowed(e, ids); {
+	case err != nil:
+		return t.fail(err)
+	case on != 0:
 		return report{kind: waits, on: on}
 	}
 	if r := t.setProps(e); r.kind != next {
@@ -185,17 +192,22 @@ func (t *task) step(e *journal.Entry) report {
 // and wishes to leave it, 0 = none: its node has left on the drive, or e's
 // would not be there, but the answer is on its way. Without its wish e would
 // not show under its own name until then.
-func (t *task) shadowed(e *journal.Entry, ids []string) uint64 {
+func (t *task) shadowed(e *journal.Entry, ids []string) (uint64, error) {
 	for _, id := range ids {
-		ino, node := t.s.h.Holder(id, e.Place.Name)
+		ino, node, err := t.s.h.Holder(id, e.Place.Name)
+		if err != nil {
+			return 0, err
+		}
 		if ino == 0 || ino == t.ino || node == e.NodeID {
 			continue
 		}
-		if other, ok := t.s.j.Clone(ino); ok && other.NodeID == node && t.willLeave(other, id, e.Place.Name) {
-			return ino
+		if other, ok := t.s.j.Clone(ino); ok && other.NodeID == node {
+			if leaves, err := t.willLeave(other, id, e.Place.Name); err != nil || leaves {
+				return ino, err
+			}
 		}
 	}
-	return 0
+	return 0, nil
 }
 
 // wanted is the name to bring about now.
@@ -207,12 +219,12 @@ func (t *task) wanted(e *journal.Entry) string {
 }
 
 // inPlace reports whether the node of e is where it should be.
-func (t *task) inPlace(e *journal.Entry) bool {
+func (t *task) inPlace(e *journal.Entry) (bool, error) {
 	if e.Base == nil || e.Base.Name != e.Place.Name {
-		return false
+		return false, nil
 	}
-	ids, wait, gone := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
-	return wait == 0 && gone == 0 && sameSet(ids, e.Base.Parents)
+	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	return err == nil && wait == 0 && gone == 0 && sameSet(ids, e.Base.Parents), err
 }
 
 // TempPrefix begins the names that nodes have while their own is in the way.
@@ -233,8 +245,10 @@ func (t *task) targets(e *journal.Entry) ([]string, report) {
 	if e.Base != nil {
 		home = e.Base.Parents
 	}
-	ids, wait, gone := resolve(t.s.h, e.Place.Parents, home)
+	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, home)
 	switch {
+	case err != nil:
+		return nil, t.fail(err)
 	case gone != 0:
 		return nil, t.parentGone(e)
 	case wait != 0:
@@ -249,7 +263,11 @@ var errNoParent = errors.New("the entry belongs in no folder")
 
 // finish ends a wish that needs no more calls.
 func (t *task) finish(e *journal.Entry, ids []string) report {
-	if !t.handed && !t.known(e, ids) {
+	known, err := t.known(e, ids)
+	if err != nil {
+		return t.fail(err)
+	}
+	if !t.handed && !known {
 		// An earlier life made the calls and may have died before the host
 		// heard of them.
 		n, err := t.get(e.NodeID)
@@ -269,13 +287,13 @@ func (t *task) finish(e *journal.Entry, ids []string) report {
 }
 
 // known reports whether the host knows the node to be as e wishes.
-func (t *task) known(e *journal.Entry, ids []string) bool {
-	if t.s.h.InoOf(e.NodeID) != t.ino || e.Draft != nil {
-		return false
+func (t *task) known(e *journal.Entry, ids []string) (bool, error) {
+	if ino, err := t.s.h.InoOf(e.NodeID); err != nil || ino != t.ino || e.Draft != nil {
+		return false, err
 	}
 	// To the letter: not another spelling, and not in one folder more.
-	name, parents, ok := t.s.h.Place(e.NodeID)
-	return ok && (len(ids) == 0 || name == e.Place.Name && sameSet(parents, ids))
+	name, parents, ok, err := t.s.h.Place(e.NodeID)
+	return ok && (len(ids) == 0 || name == e.Place.Name && sameSet(parents, ids)), err
 }
 
 // done takes the entry out of the journal.
@@ -331,7 +349,6 @@ func setContent(b *journal.Base, n drive.Node) {
 	}
 }
 
-
 // adoptName takes over the spelling of a node that others made where we asked
 // for the same name in another case.
 func adoptName(e *journal.Entry, n drive.Node) {
@@ -369,7 +386,7 @@ func (t *task) failClearing(err error, clear bool) report {
 	if t.ctx.Err() != nil && !errors.Is(err, drive.ErrAmbiguous) {
 		// We stopped it ourselves. That is no failure; only what it leaves matters.
 		if clear {
-			if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+			if uerr := t.update(func(e *journal.Entry) bool { e.Sent = unsend(e.Sent, time.Time{}); return true }); uerr != nil {
 				t.s.log.Warn("recording a stopped call", "ino", t.ino, "err", uerr)
 			}
 		}
@@ -390,7 +407,7 @@ func (t *task) failClearing(err error, clear bool) report {
 	n := 0
 	uerr := t.update(func(e *journal.Entry) bool {
 		if clear {
-			e.Sent = nil
+			e.Sent = unsend(e.Sent, time.Time{})
 		}
 		e.Attempts++
 		n = e.Attempts
@@ -521,12 +538,25 @@ func (t *task) parentGone(e *journal.Entry) report {
 func (t *task) inTrash(e *journal.Entry) (bool, error) {
 	var ids []string
 	for _, p := range e.Place.Parents {
-		id, st := t.s.h.FolderID(p)
+		id, st, err := t.s.h.FolderID(p)
+		if err != nil {
+			return false, err
+		}
+		hidden := false
+		if st == Known {
+			if hidden, err = t.s.h.Hidden(p); err != nil {
+				return false, err
+			}
+		}
 		switch {
-		case st == Known && t.s.h.Hidden(p):
+		case hidden:
 		case st == Gone && e.Base != nil:
 			for _, home := range e.Base.Parents {
-				if t.s.h.InoOf(home) == p {
+				ino, err := t.s.h.InoOf(home)
+				if err != nil {
+					return false, err
+				}
+				if ino == p {
 					id = home
 				}
 			}
@@ -592,6 +622,20 @@ func (t *task) parentTrouble(e *journal.Entry, parent string, err error) report 
 }
 
 func newLocalID() string { return uuid.NewString() }
+
+// localID is what the service is to know a new node by: the entry's own, which
+// bears the state directory it comes from, so that no other machine of the same
+// user sends the same.
+func (s *Settler) localID(e *journal.Entry) string {
+	id := e.LocalID
+	if id == "" {
+		id = newLocalID()
+	}
+	if s.o.Device == "" || strings.Contains(id, ".") {
+		return id // as it was sent before
+	}
+	return s.o.Device + "." + id
+}
 
 // nodeIDOf is the node in the way, as a 409 names it.
 func nodeIDOf(err error) string {
