@@ -149,13 +149,9 @@ func firstContent(n *drive.Node) bool {
 func madeUp(n *drive.Node) bool { return n.Content != nil && n.Content.Version >= 1<<62 }
 
 // changedContent reports whether the node holds other bytes than b tells. The
-// same bytes under a new version, or a new tag over the same bytes, are none.
+// same bytes under a new version are no change, nor is a new tag or metadata
+// version over the same content version.
 func changedContent(b *journal.Base, n drive.Node) bool {
-	switch {
-	case n.Content == nil:
-		return false
-	case b.MD5 != "" && n.Content.MD5 != "":
-		return n.Content.MD5 != b.MD5 || n.Content.Size != b.Size
-	}
-	return n.Content.Version != b.Content
+	return n.Content != nil && n.Content.Version != b.Content &&
+		(n.Content.MD5 != b.MD5 || n.Content.Size != b.Size)
 }

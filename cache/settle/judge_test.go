@@ -111,7 +111,6 @@ func TestJudge(t *testing.T) {
 			e.node.ETag, e.node.Version = "moved", 99
 			e.node.Content.MD5, e.node.Content.Size = "old", 3
 		}), untouched},
-		{"other bytes under the same version", own(4, other, never), foreign},
 		{"overwritten by an earlier generation", own(5, former), broken},
 		{"overwritten, cut short", own(5, beginning), broken},
 		{"overwritten, cut short to nothing", own(5, empty), broken},
