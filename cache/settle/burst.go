@@ -59,7 +59,7 @@ func (q *queue) hurry(now time.Time) (next time.Time) {
 		if at := q.ripe(it); at.After(now) {
 			return at
 		}
-		it.pressed = true
+		it.haste = it.rev
 		q.settlePlace(it)
 	}
 	return time.Time{}

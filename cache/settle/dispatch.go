@@ -19,7 +19,7 @@ func (q *queue) dispatch(now time.Time) {
 		if l != laneCalls && q.s.held.Load() {
 			continue
 		}
-		for q.limits.free(l) {
+		for q.limits.free(l, q.lanes[laneLarge].waits()) {
 			if q.down && (q.limits.total() > 0 || q.probeAt.After(now)) {
 				return
 			}
@@ -75,7 +75,7 @@ func (q *queue) start(it *item, l lane) {
 		q.streamsRunning++
 	}
 	q.setState(it, running)
-	it.task, it.pressed, it.detour, it.again = t, false, false, false
+	it.task, it.haste, it.detour, it.again = t, 0, false, false
 	if q.movers[it] {
 		q.mover = it
 	}

@@ -1,5 +1,7 @@
 package settle
 
+import "github.com/drivefs/drivefs/cache/journal"
+
 import "time"
 
 // flush is one call of Flush. failed is guarded by Settler.mu.
@@ -22,7 +24,12 @@ func (q *queue) flush(f *flush) {
 			it = &item{ino: ino}
 			q.items[ino] = it
 		}
-		it.flushing, it.pressed, it.final = true, true, false
+		it.final = false
+		q.s.j.Peek(ino, func(e *journal.Entry) {
+			if !e.Open || e.Removed {
+				it.haste = e.Rev
+			}
+		})
 		q.look(ino)
 		if it.open && it.task == nil || it.streaming() {
 			q.settled(ino, nil)
@@ -31,15 +38,16 @@ func (q *queue) flush(f *flush) {
 	q.finishFlush(f)
 }
 
-func (q *queue) unflush(f *flush) {
-	delete(q.flushes, f)
-	if len(q.flushes) == 0 {
-		for ino := range f.left {
-			if it := q.items[ino]; it != nil {
-				it.flushing = false
-			}
+func (q *queue) unflush(f *flush) { delete(q.flushes, f) }
+
+// flushing reports whether a flush waits for the inode.
+func (q *queue) flushing(ino uint64) bool {
+	for f := range q.flushes {
+		if f.left[ino] {
+			return true
 		}
 	}
+	return false
 }
 
 // settled takes ino, and with an error also what waits for it, off the

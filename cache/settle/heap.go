@@ -38,20 +38,33 @@ type fifo struct {
 
 func (f *fifo) push(s laneSlot) { f.slots = append(f.slots, s) }
 
-// pop takes the first item that is still ready, nil when there is none.
-func (f *fifo) pop() *item {
+// waits reports whether an item is ready.
+func (f *fifo) waits() bool {
 	for f.head < len(f.slots) {
-		s := f.slots[f.head]
-		f.slots[f.head] = laneSlot{}
-		f.head++
-		if f.head > 1024 && f.head*2 > len(f.slots) {
-			f.slots = append(f.slots[:0], f.slots[f.head:]...)
-			f.head = 0
+		if s := f.slots[f.head]; s.it.state == ready && s.it.turn == s.turn {
+			return true
 		}
-		if s.it.state == ready && s.it.turn == s.turn {
-			return s.it
-		}
+		f.drop()
 	}
 	f.slots, f.head = f.slots[:0], 0
-	return nil
+	return false
+}
+
+func (f *fifo) drop() {
+	f.slots[f.head] = laneSlot{}
+	f.head++
+	if f.head > 1024 && f.head*2 > len(f.slots) {
+		f.slots = append(f.slots[:0], f.slots[f.head:]...)
+		f.head = 0
+	}
+}
+
+// pop takes the first item that is still ready, nil when there is none.
+func (f *fifo) pop() *item {
+	if !f.waits() {
+		return nil
+	}
+	it := f.slots[f.head].it
+	f.drop()
+	return it
 }

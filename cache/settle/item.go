@@ -50,16 +50,15 @@ type item struct {
 	// that two wait for each other.
 	met uint64
 
-	retry    time.Time // not before, unless pressed
-	remote   bool      // … because the service as a whole was in trouble
-	held     bool      // … because of Interrupt
-	pressed  bool      // due and retry do not count, until the next try
-	flushing bool      // due does not count
-	detour   bool      // take the temporary name next
-	again    bool      // look again when the work in flight ends
-	err      error     // of the last try
-	final    bool      // err will not go away by itself soon
-	task     *task
+	retry  time.Time // not before, unless pressed
+	remote bool      // … because the service as a whole was in trouble
+	held   bool      // … because of Interrupt
+	haste  uint64    // the revision whose due and retry do not count until the next try; 0 = none
+	detour bool      // take the temporary name next
+	again  bool      // look again when the work in flight ends
+	err    error     // of the last try
+	final  bool      // err will not go away by itself soon
+	task   *task
 
 	streamFrom time.Time // when its upload may begin although it is being written; zero = not
 	streamed   bool      // that was tried

@@ -18,7 +18,8 @@ const (
 // not publish what it bears (API §13.3). It starts at half, grows by one with
 // each upload that went well, and is halved when one was throttled, once per
 // round. Large files never take the last quarter, so a small file never
-// waits for a large one to end.
+// waits for a large one to end; and small ones leave one place while large ones
+// wait and none runs, so that a day of small files does not hold up a large one.
 type limits struct {
 	calls   int // most in laneCalls
 	most    int // most uploads, whatever happens
@@ -31,16 +32,21 @@ func newLimits(o Options) limits {
 	return limits{calls: o.Calls, most: o.Uploads, uploads: max(1, o.Uploads/2)}
 }
 
-// free reports whether one more may start in l.
-func (m *limits) free(l lane) bool {
+// free reports whether one more may start in l; largeWaits: something is ready
+// in laneLarge.
+func (m *limits) free(l lane, largeWaits bool) bool {
 	switch l {
 	case laneCalls:
 		return m.running[laneCalls] < m.calls
 	case laneLarge:
 		return m.running[laneLarge] < m.large() && m.content() < max(m.uploads, 2)
 	default:
+		most := m.uploads
+		if largeWaits && m.running[laneLarge] == 0 {
+			most--
+		}
 		// One small file may always go: a single large upload must not stop the rest.
-		return m.content() < m.uploads || m.running[laneSmall] == 0
+		return m.content() < most || m.running[laneSmall] == 0
 	}
 }
 

@@ -14,7 +14,8 @@ const patience = 20
 // dueAt is when the item may be worked on; zero = at once.
 func (q *queue) dueAt(it *item, now time.Time) time.Time {
 	at := time.Time{}
-	if !it.pressed && !it.flushing {
+	hasty := it.haste != 0 && it.haste == it.rev
+	if !hasty && !q.flushing(it.ino) {
 		at = it.due
 		if it.removed && it.node != "" && at.Before(q.lastRemoval) && !at.IsZero() {
 			// As long as something is being removed, the folder this one is
@@ -25,7 +26,7 @@ func (q *queue) dueAt(it *item, now time.Time) time.Time {
 			}
 		}
 	}
-	if !it.pressed && it.retry.After(at) {
+	if !hasty && it.retry.After(at) {
 		at = it.retry
 	}
 	return at
@@ -241,9 +242,9 @@ func sameSet(a, b []string) bool {
 func (q *queue) blockOrDetour(it *item, on uint64, slot, told bool) {
 	q.block(it, on, slot, told)
 	last := q.items[on]
-	if slot && last != nil && last.state == timed && !last.pressed && !last.retry.After(time.Now()) {
+	if slot && last != nil && last.state == timed && last.haste != last.rev && !last.retry.After(time.Now()) {
 		// What only settles need not, when somebody is waiting for its name.
-		last.pressed = true
+		last.haste = last.rev
 		q.settlePlace(last)
 	}
 	var wants *item

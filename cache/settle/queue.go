@@ -173,7 +173,7 @@ func (q *queue) watchRemote(now time.Time) {
 func (q *queue) press(ino uint64) {
 	q.probeAt = time.Time{}
 	if it := q.items[ino]; it != nil {
-		it.pressed = true
+		q.s.j.Peek(ino, func(e *journal.Entry) { it.haste = e.Rev })
 		if it.streaming() {
 			it.task.live.over.Store(true) // what was synced is asked for, not what may follow
 		}
@@ -182,7 +182,7 @@ func (q *queue) press(ino uint64) {
 	}
 	q.look(ino)
 	if it := q.items[ino]; it != nil && it.task == nil {
-		it.pressed = true
+		it.haste = it.rev
 		q.settlePlace(it)
 	}
 }

@@ -468,14 +468,14 @@ func TestLimits(t *testing.T) {
 	}
 	m.uploads = 4
 	m.running[laneLarge] = 3
-	if m.free(laneLarge) {
+	if m.free(laneLarge, false) {
 		t.Error("the last quarter is for small files")
 	}
-	if !m.free(laneSmall) {
+	if !m.free(laneSmall, false) {
 		t.Error("a small file waits")
 	}
 	m.running = [lanes]int{laneCalls: 2}
-	if m.free(laneCalls) {
+	if m.free(laneCalls, false) {
 		t.Error("more calls than allowed")
 	}
 	began := time.Now()
@@ -491,7 +491,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d, want 1", m.uploads)
 	}
 	m.running[laneLarge] = 1
-	if !m.free(laneSmall) {
+	if !m.free(laneSmall, false) {
 		t.Error("a small file waits for the one large file")
 	}
 	for range 40 {

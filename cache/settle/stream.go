@@ -106,7 +106,7 @@ func (q *queue) placeStream(it *item, now time.Time) bool {
 	if !it.streams() {
 		return false
 	}
-	if !q.mayStream() || it.retry.After(now) || !it.open && (it.pressed || it.flushing) {
+	if !q.mayStream() || it.retry.After(now) || !it.open && (it.haste == it.rev || q.flushing(it.ino)) {
 		it.streamFrom = time.Time{}
 		return false
 	}
