@@ -334,6 +334,15 @@ func TestReadGivesUp(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("gave up after %v", took)
 	}
+	says(t, "Once the drive has answered nothing for 15 seconds, reading what is not cached fails within a second, until it answers.")
+	start = time.Now()
+	for range 5 {
+		_, err = os.ReadFile(w.Path("f"))
+		wantErr(t, "a read while nobody answers", err, syscall.ETIMEDOUT)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("five reads gave up after %v", took)
+	}
 	w.Drive.SetFaults(drivetest.Faults{})
 	w.Want("f", "out of reach")
 }

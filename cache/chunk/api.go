@@ -57,6 +57,12 @@ type Options struct {
 	// ReadTimeout is how long a read waits without a byte arriving before it
 	// fails with drive.ErrUnavailable. 0 = 15 s.
 	ReadTimeout time.Duration
+	// Offline tells since when the service answers nobody, zero when it does, as
+	// far as others know; it must not wait. Network tells places apart: its answer
+	// changes when this machine was asleep or came into another network. Nil
+	// means that nobody knows.
+	Offline func() time.Time
+	Network func() uint64
 	// Logger is told when the disk tier goes off or on. Nil discards.
 	Logger *slog.Logger
 }

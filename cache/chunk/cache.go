@@ -18,6 +18,8 @@ type Cache struct {
 	log         *slog.Logger
 	downloads   int // connections that bring bytes at once
 	readTimeout time.Duration
+	offline     func() time.Time
+	network     func() uint64
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -50,6 +52,8 @@ type Cache struct {
 	streak    int       // failures of read-ahead since the last answer that brought bytes
 	failedAt  time.Time // the last of them
 	pause     *time.Timer
+	silence   silence
+	place     uint64 // of network, lately
 
 	streams []*stream // those that read ahead
 	turn    int
@@ -82,11 +86,15 @@ func Open(o Options) (*Cache, error) {
 	if o.ReadTimeout <= 0 {
 		o.ReadTimeout = 15 * time.Second
 	}
+	if o.Network == nil {
+		o.Network = func() uint64 { return 0 }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Cache{
 		source: o.Source, log: o.Logger, readTimeout: o.ReadTimeout,
+		offline: o.Offline, network: o.Network,
 		work: make(chan struct{}, 1), toSave: make(chan struct{}, 1),
 		contents: make(map[string]map[int64]*content),
 	}
@@ -109,6 +117,7 @@ func Open(o Options) (*Cache, error) {
 		return nil, err
 	}
 	c.ristretto = r
+	c.place = c.network()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if o.Dir != "" && o.Disk > 0 {
 		c.disk = openDisk(o.Dir, o.Disk, o.Logger)

@@ -108,7 +108,8 @@
 // after a growing pause, while somebody waits. Read-ahead gives up and pauses.
 // A read ends with drive.ErrUnavailable after Options.ReadTimeout without a
 // byte, or with hardly any (see leastRate), and at once with its context; both
-// leave the fetch to the others who want it. A fetch that neither a read nor a
+// leave the fetch to the others who want it. Once the service has answered nothing
+// for that long, reads end within a second, and a probe asks until it answers. A fetch that neither a read nor a
 // window wants is cancelled.
 //
 // # Disk tier

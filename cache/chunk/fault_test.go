@@ -46,8 +46,8 @@ func TestResume(t *testing.T) {
 					v := film("film", 20<<20+999)
 					play(t, c, v, 128<<10)
 					check(t, c)
-					got := s.downloaded()
-					if over := got - v.Size; tags && over != 0 || over < 0 || over > int64(len(s.asked()))*granuleSize {
+					got := s.downloaded() // and a byte for each probe
+					if over := got - v.Size; tags && over > 16 || over < 0 || over > int64(len(s.asked()))*granuleSize {
 						t.Errorf("downloaded %d of %d", got, v.Size)
 					}
 				})

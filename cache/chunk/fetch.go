@@ -161,7 +161,7 @@ func (c *Cache) download(f *fetch) {
 	c.peek(f.ct)
 	for {
 		c.mu.Lock()
-		before := f.at
+		before, begun := f.at, time.Now()
 		c.mu.Unlock()
 		err := c.attempt(f)
 		match := c.wholeMatches(f)
@@ -181,6 +181,9 @@ func (c *Cache) download(f *fetch) {
 			f.lastErr = err
 			if f.at == before {
 				failures++
+				if silenced(err) {
+					c.silentLocked(begun, f.ct.Version, f.at)
+				}
 			}
 			pause = backoff(failures)
 			switch {
@@ -457,6 +460,7 @@ func (c *Cache) arrivedLocked(f *fetch, n int) {
 	f.at = min(f.at+int64(n), f.to)
 	if !f.disk {
 		c.downloaded += int64(n)
+		c.silence.since = time.Time{}
 		if f.headedAt.After(c.failedAt) {
 			c.streak = 0 // answers from before the failure tell nothing
 		}

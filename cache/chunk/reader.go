@@ -116,7 +116,8 @@ func (b *view) free() {
 // and none, without an error, at or behind it. The View must be Released.
 //
 // It waits until ctx ends, until no byte has arrived for Options.ReadTimeout or
-// hardly any (drive.ErrUnavailable, see leastRate), or until the version cannot be had any more
+// hardly any (drive.ErrUnavailable, see leastRate), a second once the service has
+// answered nothing for that long, or until the version cannot be had any more
 // (drive.ErrChanged). What others wait for goes on. Other errors are the
 // sentinels of package drive, and os.ErrClosed after Close.
 func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
@@ -149,10 +150,16 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
 		return View{b}, nil
 	}
 	o := &op{c: c, r: r, s: s, ct: s.ct, off: off, end: end, b: b, begun: now, deadline: now.Add(c.readTimeout)}
+	if c.offlineLocked(now, r.v, off) {
+		o.deadline = now.Add(min(offlineWait, c.readTimeout))
+	}
 	s.waiting++
 	err := o.waitLocked(ctx)
 	o.s.waiting--
 	o.s.used = time.Now()
+	if err != nil && !c.silence.since.IsZero() && o.s.waiting == 0 {
+		c.restLocked(o.s) // others need the connections
+	}
 	c.mu.Unlock()
 	if err != nil {
 		b.free()
