@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,12 +14,16 @@ type Change struct {
 	Progress bool   // what the write-back learned: Rev does not grow, Changed is not woken
 }
 
-// record is one Append on its way into the log. What it has changed in memory
-// is taken back when it cannot be written.
+// record is one frame on its way into the log: an Append, or what belongs to
+// no entry. What an Append has changed in memory is taken back when it cannot
+// be written.
 type record struct {
 	seq     uint64
 	changes []applied
 	reserve uint64 // inode numbers up to this are taken; 0 = nothing of the kind
+	meta    *meta
+	proof   *proof
+	small   []*smallWrite // contents that come with it, or are moved by it
 	undo    func(error)
 }
 
@@ -35,9 +38,10 @@ type applied struct {
 
 // unwritten is what the log says of an inode that the memory is ahead of.
 type unwritten struct {
-	records int // that are not written and concern the inode
-	e       *Entry
-	synced  *DraftState
+	records  int // that are not written and concern the inode
+	e        *Entry
+	synced   *DraftState
+	released []uint64 // files to look at when all is decided
 }
 
 // failure is a range of records that could not be written.
@@ -113,11 +117,11 @@ func (j *Journal) checkChangeLocked(before []Change, c Change) error {
 
 func (j *Journal) applyLocked(c Change) applied {
 	old := j.index.items[c.Ino]
-	a := applied{Change: c, before: old, beforeSynced: j.proven[c.Ino]}
+	a := applied{Change: c, before: old, beforeSynced: j.syncedLocked(old)}
 	if u := j.unwritten[c.Ino]; u != nil {
 		u.records++
 	} else {
-		j.unwritten[c.Ino] = &unwritten{1, old, a.beforeSynced}
+		j.unwritten[c.Ino] = &unwritten{records: 1, e: old, synced: a.beforeSynced}
 	}
 	if e := c.Entry; e == nil {
 		if old != nil {
@@ -136,6 +140,7 @@ func (j *Journal) applyLocked(c Change) applied {
 			j.order++
 			e.Order = j.order
 		}
+		e.nameSent(old)
 		a.Entry = e.Clone()
 		if e.Draft != nil {
 			j.gen = max(j.gen, e.Draft.Gen)
@@ -147,19 +152,28 @@ func (j *Journal) applyLocked(c Change) applied {
 	return a
 }
 
+// nameSent notes in which file the content is that was sent: the one that e
+// wishes for, or old already knew.
+func (e *Entry) nameSent(old *Entry) {
+	switch s := e.Sent; {
+	case s == nil || s.File != 0 || s.Gen == 0:
+	case contentGen(e) == s.Gen:
+		s.File = e.Draft.File
+	case old != nil && old.Sent != nil && old.Sent.Gen == s.Gen:
+		s.File = old.Sent.File
+	case contentGen(old) == s.Gen:
+		s.File = old.Draft.File
+	}
+}
+
 // setLocked makes e the entry of ino in memory, nil for none.
 func (j *Journal) setLocked(ino uint64, e *Entry, synced *DraftState) {
-	if synced != nil {
-		j.proven[ino] = synced
+	if synced != nil && e != nil && !synced.same(e.Draft) {
+		j.older[ino] = synced
 	} else {
-		delete(j.proven, ino)
+		delete(j.older, ino)
 	}
 	j.index.set(ino, e)
-	if e == nil {
-		delete(j.unproven, ino)
-	} else {
-		j.noteUnprovenLocked(e)
-	}
 }
 
 func (j *Journal) queueLocked(r *record) uint64 {
@@ -177,7 +191,7 @@ func (j *Journal) Written(seq uint64) error {
 	j.mu.Lock()
 	for {
 		switch {
-		case seq <= j.decided || seq > j.appended:
+		case seq <= j.decided || seq > j.appended: // the latter is no number of ours
 			err := j.failureLocked(seq)
 			j.mu.Unlock()
 			return err
@@ -229,45 +243,89 @@ func (j *Journal) flush() {
 // writeLocked writes what has gathered, giving mu up meanwhile.
 func (j *Journal) writeLocked() {
 	j.becomeWriterLocked()
+	defer j.endWriteLocked()
 	group := j.queue
 	j.queue = nil
+	first := 0
+	if j.first != nil {
+		group, first = append([]*record{j.first}, group...), 1
+	}
 	if len(group) == 0 {
-		j.endWriteLocked()
 		return
 	}
-	seq, inDB := j.seq, j.inDB
+	small := collectSmall(group)
+	seq := j.seq
 	j.mu.Unlock()
-	whole, err := j.tail.write(group, seq, inDB)
-	j.mu.Lock()
-	for _, r := range group[:whole] {
-		j.writtenLocked(r)
-	}
+	whole := 0
+	begun, err := j.small.write(small)
 	if err == nil {
-		j.endWriteLocked()
+		whole, err = j.wal.write(group, seq)
+	}
+	j.nameFiles(group[:whole])
+	j.mu.Lock()
+	if begun != nil {
+		j.small.segs[begun.n] = begun
+	}
+	for i, r := range group {
+		if i < first && whole > 0 {
+			j.first = nil
+		}
+		if i < whole {
+			j.writtenLocked(r)
+		}
+	}
+	for _, w := range small {
+		if w.of != nil {
+			w.of.taken = false
+		}
+	}
+	j.wal.since += int64(len(j.wal.buf))
+	if whole > 0 {
+		wake(j.kick)
+	}
+	if whole = max(whole, first); err == nil || whole == len(group) {
 		return
 	}
 	j.mu.Unlock()
 	j.log.Error("journal: changes cannot be written and are taken back", slog.Int("changes", len(group)-whole), slog.Any("err", err))
 	j.rollback(group[whole:], err)
 	j.mu.Lock()
-	j.endWriteLocked()
+}
+
+// collectSmall finds the contents that must be stored before the group is
+// written.
+func collectSmall(group []*record) (all []*smallWrite) {
+	for _, r := range group {
+		for i := range r.changes {
+			e := r.changes[i].Entry
+			if contentGen(e) == 0 || e.Draft.c == nil || e.Draft.c.data == nil || e.Draft.c.taken {
+				continue
+			}
+			c := e.Draft.c
+			c.taken = true
+			r.small = append(r.small, &smallWrite{id: e.Draft.File, ino: e.Ino, name: e.Place.Shown, data: c.data, of: c})
+		}
+		all = append(all, r.small...)
+	}
+	return all
 }
 
 // writtenLocked draws the consequences of a record that the log has.
 func (j *Journal) writtenLocked(r *record) {
 	j.seq++
-	j.decided = r.seq
+	j.decided = max(j.decided, r.seq)
 	j.maxInoLogged = max(j.maxInoLogged, r.reserve)
-	j.reserved = j.reserved || r.reserve != 0
-	j.bumpLocked()
+	for _, w := range r.small {
+		j.storedLocked(w)
+	}
 	for i := range r.changes {
 		c := &r.changes[i]
-		j.dirty[c.Ino] = struct{}{}
 		j.maxInoLogged = max(j.maxInoLogged, c.Ino)
 		u := j.unwritten[c.Ino]
 		u.e, u.synced = c.Entry, c.synced
-		if u.records--; u.records == 0 {
-			delete(j.unwritten, c.Ino)
+		j.decideLocked(c.Ino, u, filesOf(c.before, c.beforeSynced))
+		if contentGen(c.Entry) != 0 && (c.before == nil || !c.Entry.Draft.same(c.before.Draft)) {
+			j.awaitProofLocked(c.Entry)
 		}
 		if d := j.drafts[c.Ino]; d != nil && c.Entry == nil {
 			d.kept = false
@@ -281,6 +339,32 @@ func (j *Journal) writtenLocked(r *record) {
 	}
 	for i := range r.changes {
 		j.tidyLocked(r.changes[i].Ino)
+	}
+}
+
+// decideLocked is told that one record of an inode is written or taken back,
+// and which files may be superfluous by that.
+func (j *Journal) decideLocked(ino uint64, u *unwritten, files []uint64) {
+	u.records--
+	u.released = append(u.released, files...)
+	if u.records == 0 {
+		delete(j.unwritten, ino)
+		j.releaseLocked(ino, u.released...)
+	}
+}
+
+// storedLocked notes where a small content lies.
+func (j *Journal) storedLocked(w *smallWrite) {
+	seg := j.small.segs[w.at.seg]
+	seg.dirty = true
+	switch {
+	case w.of == nil && j.small.at[w.id] != w.from: // superfluous meanwhile
+	case w.of != nil && w.of.data == nil: // stored already
+	default:
+		j.small.putLocked(w.id, w.at)
+	}
+	if w.of != nil {
+		w.of.data = nil
 	}
 }
 
@@ -322,10 +406,12 @@ func (j *Journal) rollback(group []*record, err error) {
 }
 
 func (j *Journal) undoLocked(r *record) {
+	if p := r.proof; p != nil {
+		p.state.c.synced = false
+	}
 	for _, c := range slices.Backward(r.changes) {
 		u := j.unwritten[c.Ino]
-		if u.records--; u.records == 0 {
-			delete(j.unwritten, c.Ino)
+		if u.records == 1 {
 			c.beforeSynced = u.synced // what was synced meanwhile included
 		}
 		j.setLocked(c.Ino, c.before, c.beforeSynced)
@@ -334,6 +420,7 @@ func (j *Journal) undoLocked(r *record) {
 			d.kept = true
 			d.dirty.Store(true)
 		}
+		j.decideLocked(c.Ino, u, filesOf(c.Entry, c.synced))
 		j.touchLocked(c.Ino) // whoever looked meanwhile looks again
 	}
 }
@@ -370,23 +457,27 @@ func (j *Journal) failureLocked(seq uint64) error {
 
 // appendOps appends what the record says, as ops of a frame.
 func (r *record) appendOps(b []byte) []byte {
+	if r.meta != nil {
+		b = appendPayload(b, opMeta, r.meta.append)
+	}
 	if r.reserve != 0 {
 		b = appendOp(b, opReserve, r.reserve)
 	}
+	for _, w := range r.small {
+		b = appendPayload(b, opSmall, func(b []byte) []byte { return appendSmallAt(b, w.id, w.at) })
+	}
 	for i := range r.changes {
-		c := &r.changes[i]
-		if c.Entry == nil {
-			b = appendOp(b, opDelete, c.Ino)
-			continue
-		}
-		// The record's length goes before it; nearly always it takes 2 bytes.
-		at := len(b) + 1
-		b = append(b, opRecord, 0, 0)
-		b = appendRecord(b, c.Entry, c.synced)
-		n := len(b) - at - 2
-		var length [binary.MaxVarintLen64]byte
-		k := binary.PutUvarint(length[:], uint64(n))
-		b = slices.Replace(b, at, at+2, length[:k]...)
+		b = appendEntryOp(b, r.changes[i].Ino, r.changes[i].Entry, r.changes[i].synced)
+	}
+	if p := r.proof; p != nil {
+		b = appendPayload(b, opSynced, func(b []byte) []byte { return appendDraft(putUint(b, fProofIno, p.ino), p.state) })
 	}
 	return b
+}
+
+func appendEntryOp(b []byte, ino uint64, e *Entry, synced *DraftState) []byte {
+	if e == nil {
+		return appendOp(b, opDelete, ino)
+	}
+	return appendPayload(b, opRecord, func(b []byte) []byte { return appendRecord(b, e, synced) })
 }

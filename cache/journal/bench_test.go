@@ -12,7 +12,7 @@ import (
 func BenchmarkOpen100k(b *testing.B) {
 	const n = 100_000
 	dir := b.TempDir()
-	o := Options{Dir: dir, bootID: "one", fs: lazyFS{}, noSync: true}
+	o := Options{Dir: dir, bootID: "one", fs: lazyFS{}}
 	j := open(b, o)
 	for i := range uint64(n) {
 		e := file1(10+i, fmt.Sprintf("IMG_%06d.jpg", i))

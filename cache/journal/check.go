@@ -101,15 +101,13 @@ func (j *Journal) checkEntry(e *Entry) []error {
 	case e.Draft.Gen > j.gen:
 		bad("generation %d was never given out", e.Draft.Gen)
 	}
-	birth, ok := j.birthLocked(e.Ino, e.Draft.Gen)
-	if !ok {
-		bad("content without a file")
-		return errs
-	}
-	if d := j.drafts[e.Ino]; d != nil && d.birth == birth && d.dirty.Load() {
+	if d := j.drafts[e.Ino]; d != nil && d.file == e.Draft.File && d.dirty.Load() {
 		return errs // being changed: the file may be anything
 	}
-	fi, err := os.Stat(j.draftPath(e.Ino, birth))
+	if e.Draft.c != nil && e.Draft.c.data != nil || j.small.has(e.Draft.File) {
+		return errs
+	}
+	fi, err := os.Stat(j.draftPath(e.Ino, e.Draft.File))
 	if err != nil {
 		bad("%w", err)
 	} else if fi.Size() < e.Draft.Size {

@@ -114,7 +114,7 @@ func putTime(b []byte, field int, t time.Time) []byte {
 // the inode that was synced to the disk, nil when none was.
 func appendRecord(b []byte, e *Entry, synced *DraftState) []byte {
 	start := len(b)
-	proven := synced != nil && e.Draft != nil && synced.Gen == e.Draft.Gen
+	proven := synced.same(e.Draft)
 	var flags byte
 	if proven {
 		flags |= flagProven
@@ -212,8 +212,12 @@ func appendDraft(b []byte, v *DraftState) []byte {
 	b = putString(b, 5, v.BaseID)
 	b = putInt(b, 6, v.BaseGen)
 	b = putInt(b, 7, v.BaseLen)
-	return putString(b, 8, v.BaseMD5)
+	b = putString(b, 8, v.BaseMD5)
+	return putUint(b, 9, v.File)
 }
+
+// fProofIno goes before the fields of a draft in opSynced.
+const fProofIno = 15
 
 func appendSent(b []byte, v *Sent) []byte {
 	b = putUint(b, 1, v.Gen)
@@ -231,7 +235,8 @@ func appendSent(b []byte, v *Sent) []byte {
 		sum := putString(putInt(putUint(nil, 1, x.Gen), 2, x.Size), 3, x.MD5)
 		b = putBytes(b, 10, sum)
 	}
-	return putTime(b, 11, v.Began)
+	b = putTime(b, 11, v.Began)
+	return putUint(b, 12, v.File)
 }
 
 // fields walks over encoded fields; the first malformed one makes it fail.
@@ -311,6 +316,9 @@ func decodeRecord(b []byte) (e *Entry, synced *DraftState, err error) {
 	}
 	if body[1]&flagProven != 0 {
 		synced = e.Draft
+	}
+	if synced != nil {
+		synced.c.synced = true
 	}
 	return e, synced, nil
 }
@@ -425,7 +433,7 @@ func decodeBase(b []byte, ok *bool) *Base {
 }
 
 func decodeDraft(b []byte, ok *bool) *DraftState {
-	v := &DraftState{}
+	v := &DraftState{c: &blob{}}
 	f := fields{b: b}
 	for f.next() {
 		switch f.num {
@@ -455,6 +463,8 @@ func decodeDraft(b []byte, ok *bool) *DraftState {
 			v.BaseLen = f.int()
 		case 8:
 			v.BaseMD5 = string(f.s)
+		case 9:
+			v.File = f.v
 		}
 	}
 	*ok = *ok && !f.bad
@@ -484,6 +494,8 @@ func decodeSent(b []byte, ok *bool) *Sent {
 			v.Name = string(f.s)
 		case 9:
 			v.Tries = int(f.v)
+		case 12:
+			v.File = f.v
 		case 10:
 			v.Earlier = append(v.Earlier, decodeSum(f.s, ok))
 		case 11:

@@ -4,78 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	bolterrors "go.etcd.io/bbolt/errors"
 )
-
-// TestCommitFails: while the database cannot be written, nothing is lost and
-// everything goes on; when it can again, all is committed.
-func TestCommitFails(t *testing.T) {
-	dir := t.TempDir()
-	o := Options{Dir: dir, GroupCommit: time.Millisecond}
-	for _, heal := range []bool{true, false} {
-		j := open(t, o)
-		j.db.MaxSize = 1 // as a full disk
-		base := uint64(1000)
-		if heal {
-			base = 0
-		}
-		for round := range uint64(5) {
-			for i := range uint64(200) {
-				e := file1(base+2+round*200+i, fmt.Sprint("a file with a name ", base, round, i))
-				put(t, j, e)
-			}
-			if err := j.Sync(t.Context()); !errors.Is(err, bolterrors.ErrMaxSizeReached) {
-				t.Fatalf("round %d: Sync: %v", round, err)
-			}
-		}
-		want := j.Len()
-		if heal {
-			j.db.MaxSize = 0
-			if err := j.Sync(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			put(t, j, file1(5000, "one more"))
-			want++
-		}
-		kill(t, j)
-		j = open(t, o)
-		if j.Len() != want || len(j.Problems()) > 0 {
-			t.Errorf("heal %t: %d entries, want %d; problems %q", heal, j.Len(), want, j.Problems())
-		}
-		shut(t, j)
-	}
-}
-
-// TestRecoveryOnAFullDisk: what Open cannot write down yet stays in the tail.
-func TestRecoveryOnAFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	o := Options{Dir: dir, GroupCommit: time.Hour}
-	j := open(t, o)
-	long := strings.Repeat("x", 200)
-	for i := range uint64(300) {
-		put(t, j, file1(100+i, fmt.Sprint(long, i)))
-	}
-	kill(t, j)
-	o.maxDB = 1
-	for i := range uint64(3) {
-		j = open(t, o)
-		if j.Len() != int(300+i) || len(j.Problems()) != 1 {
-			t.Fatalf("%d entries, problems %q", j.Len(), j.Problems())
-		}
-		put(t, j, file1(11+i, fmt.Sprint(i)))
-		kill(t, j)
-	}
-	o.maxDB = 0
-	j = open(t, o)
-	if j.Len() != 303 || len(j.Problems()) != 0 {
-		t.Errorf("%d entries, problems %q", j.Len(), j.Problems())
-	}
-}
 
 func TestSyncObeysItsContext(t *testing.T) {
 	j := open(t, Options{Dir: t.TempDir()})
@@ -94,7 +26,7 @@ func TestSyncObeysItsContext(t *testing.T) {
 }
 
 func TestClosedJournal(t *testing.T) {
-	j := open(t, Options{Dir: t.TempDir()})
+	j := open(t, Options{Dir: t.TempDir(), small: -1})
 	e := file1(10, "a")
 	content(t, j, e, "x")
 	d := must(j.OpenDraft(10, nil))
@@ -125,7 +57,7 @@ func TestClosedJournal(t *testing.T) {
 // TestEverythingAtOnce is for the race detector and for Check.
 func TestEverythingAtOnce(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Dir: dir, GroupCommit: time.Millisecond, proveAfter: 4 * time.Millisecond, noSync: true}
+	o := Options{Dir: dir, GroupCommit: time.Millisecond, proveAfter: 4 * time.Millisecond}
 	j := open(t, o)
 	var wg sync.WaitGroup
 	for w := range uint64(6) {

@@ -1,11 +1,15 @@
 package journal
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,20 +36,39 @@ func asideFiles(t testing.TB, dir string) []string {
 	return names
 }
 
-// written makes a journal with three contents, as kill -9 or Close leaves it.
-func written(t *testing.T, inTail bool) (dir string) {
+// written makes a journal with three contents, as kill -9 or Close leaves it;
+// only a closed one has been rewritten.
+func written(t *testing.T, killed bool, small int64) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
+	j := open(t, Options{Dir: dir, GroupCommit: time.Hour, small: small})
 	for i, name := range []string{"a", "b", "c"} {
 		content(t, j, file1(10+uint64(i), name), "content of "+name)
 	}
-	if inTail {
+	if killed {
 		kill(t, j)
-	} else {
-		shut(t, j)
+		return dir
 	}
+	if err := j.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, j)
 	return dir
+}
+
+// logFile is the newest file of the log with that suffix.
+func logFile(t *testing.T, dir, suffix string) string {
+	t.Helper()
+	var found string
+	for _, f := range must(os.ReadDir(filepath.Join(dir, logDir))) {
+		if filepath.Ext(f.Name()) == suffix {
+			found = f.Name()
+		}
+	}
+	if found == "" {
+		t.Fatalf("no %q in the log", suffix)
+	}
+	return filepath.Join(dir, logDir, found)
 }
 
 func edit(t *testing.T, path string, fn func([]byte) []byte) {
@@ -93,110 +116,277 @@ func expectDamage(t *testing.T, dir string, want []string, left map[uint64]strin
 	}
 }
 
-func TestTornTail(t *testing.T) {
+func TestTornLog(t *testing.T) {
 	full := map[uint64]string{10: "content of a", 11: "content of b", 12: "content of c"}
-	dir := written(t, true)
-	path := filepath.Join(dir, tailNames[0])
-	whole := must(os.ReadFile(path))
-	third := bytes.LastIndex(whole, tailMagic[:])
-	for cut := third; cut < len(whole); cut++ {
-		dir := written(t, true)
-		edit(t, filepath.Join(dir, tailNames[0]), func(b []byte) []byte { return b[:cut] })
-		// The third Put never returned; its draft is nobody's.
-		left := map[uint64]string{10: full[10], 11: full[11]}
-		expectDamage(t, dir, nil, left, nil)
-		if cut > third+3 && testing.Short() {
-			return
+	whole := must(os.ReadFile(logFile(t, written(t, true, 0), "")))
+	third := bytes.LastIndex(whole, walMagic[:])
+	for _, small := range []int64{0, -1} {
+		for cut := third; cut < len(whole); cut += 5 {
+			dir := written(t, true, small)
+			edit(t, logFile(t, dir, ""), func(b []byte) []byte { return b[:min(cut, len(b)-1)] })
+			// The third Put never returned; its content is nobody's.
+			left := map[uint64]string{10: full[10], 11: full[11]}
+			expectDamage(t, dir, nil, left, nil)
 		}
-		cut += 5
 	}
 }
 
-func TestDamagedMiddleOfTail(t *testing.T) {
-	dir := written(t, true)
-	edit(t, filepath.Join(dir, tailNames[0]), func(b []byte) []byte {
-		second := bytes.Index(b[1:], tailMagic[:]) + 1
-		b[second+frameHeader+5] ^= 1
-		return b
-	})
-	expectDamage(t, dir, []string{"the tail is damaged", "its entry is lost"},
-		map[uint64]string{10: "content of a", 12: "content of c"},
-		[]string{"11-3", tailNames[0]})
-}
-
-func TestDamagedRecord(t *testing.T) {
-	dir := written(t, false)
-	db := must(bolt.Open(filepath.Join(dir, dbName), 0o600, nil))
-	err := db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketEntries)
-		v := bytes.Clone(b.Get(inoKey(11)))
-		v[len(v)/2] ^= 1
-		return b.Put(inoKey(11), v)
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	expectDamage(t, dir, []string{"record of inode 11", "its entry is lost"},
-		map[uint64]string{10: "content of a", 12: "content of c"},
-		[]string{"11-3", "record-11"})
-}
-
-func TestDamagedDatabase(t *testing.T) {
-	nameless, named := []string{"10-1", "11-3", "12-5", dbName}, []string{"10-1 a", "11-3 b", "12-5 c", dbName}
-	tests := map[string]struct {
-		damage func([]byte) []byte
-		aside  []string
-	}{
-		"zeros in it":  {func(b []byte) []byte { return append(make([]byte, 4096), b[4096:]...)[:8192] }, nameless},
-		"meta pages":   {func(b []byte) []byte { return append(bytes.Repeat([]byte{7}, 8192), b[8192:]...) }, named},
-		"all pages":    {func(b []byte) []byte { return append(b[:8192:8192], bytes.Repeat([]byte{0xff}, len(b)-8192)...) }, nameless},
-		"cut":          {func(b []byte) []byte { return b[:8192] }, nameless},
-		"another file": {func([]byte) []byte { return []byte("hello") }, nameless},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			dir := written(t, false)
-			// One more entry is in the tail only.
-			j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
-			content(t, j, file1(13, "d"), "content of d")
-			kill(t, j)
-			edit(t, filepath.Join(dir, dbName), tt.damage)
-			expectDamage(t, dir, []string{"the database was damaged", "its entry is lost"},
-				map[uint64]string{13: "content of d"},
-				tt.aside)
+func TestDamagedMiddleOfTheLog(t *testing.T) {
+	for _, small := range []int64{0, -1} {
+		dir := written(t, true, small)
+		edit(t, logFile(t, dir, ""), func(b []byte) []byte {
+			second := bytes.Index(b[1:], walMagic[:]) + 1
+			b[second+frameHeader+5] ^= 1
+			return b
 		})
+		shown := "11-3" // a draft's file, on which names are written when it is long
+		if small == 0 {
+			shown = "11-4 b"
+		}
+		expectDamage(t, dir, []string{"the log is damaged", "its entry is lost"},
+			map[uint64]string{10: "content of a", 12: "content of c"},
+			[]string{shown, "journal.log 00000001", "journal.log 00000001.base"})
 	}
 }
 
-func TestMissingDatabase(t *testing.T) {
-	dir := written(t, false)
-	j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
-	content(t, j, file1(13, "d"), "content of d")
-	kill(t, j)
-	if err := os.Remove(filepath.Join(dir, dbName)); err != nil {
+// TestDamageNeverStopsOpen: each file of the state cut, emptied, filled with
+// zeros, turned over, replaced by another's: the journal opens, says what is
+// wrong, and keeps what it can read; a second time there is nothing to say.
+func TestDamageNeverStopsOpen(t *testing.T) {
+	template := t.TempDir()
+	j := open(t, Options{Dir: template, GroupCommit: time.Hour})
+	text := func(ino uint64) string {
+		return strings.Repeat(fmt.Sprintf("<%d>", ino), 1+int(ino%3)*8000) // some are files
+	}
+	for ino := uint64(10); ino < 40; ino++ {
+		content(t, j, file1(ino, fmt.Sprint("f", ino)), text(ino))
+	}
+	if err := j.rewrite(); err != nil {
 		t.Fatal(err)
 	}
-	expectDamage(t, dir, []string{"its entry is lost"}, map[uint64]string{13: "content of d"}, []string{"10-1", "11-3", "12-5"})
+	for ino := uint64(40); ino < 50; ino++ {
+		content(t, j, file1(ino, fmt.Sprint("f", ino)), text(ino))
+	}
+	kill(t, j)
+	files := []string{guardName, logFile(t, template, ""), logFile(t, template, baseSuffix), logFile(t, template, smallSuffix)}
+	drafts := must(os.ReadDir(filepath.Join(template, draftsDir)))
+	files = append(files, filepath.Join(draftsDir, drafts[0].Name()))
+	for i, f := range files {
+		files[i], _ = strings.CutPrefix(f, template+"/")
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	kinds := map[string]func(b []byte) []byte{
+		"zeros":   func(b []byte) []byte { return make([]byte, len(b)) },
+		"another": func([]byte) []byte { return must(os.ReadFile(filepath.Join(template, files[rng.IntN(len(files))]))) },
+		"bits": func(b []byte) []byte {
+			for range 20 {
+				b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+			}
+			return b
+		},
+	}
+	for _, n := range []int{0, 1, 4095, 4096, 8191} {
+		kinds[fmt.Sprint("cut at ", n)] = func(b []byte) []byte { return b[:min(n, len(b))] }
+	}
+	for _, f := range files {
+		for kind, damage := range kinds {
+			t.Run(f+" "+kind, func(t *testing.T) {
+				dir := t.TempDir()
+				if err := os.CopyFS(dir, os.DirFS(template)); err != nil {
+					t.Fatal(err)
+				}
+				edit(t, filepath.Join(dir, f), damage)
+				for round := range 2 {
+					j := open(t, Options{Dir: dir})
+					lost := 0
+					for ino := uint64(10); ino < 50; ino++ {
+						if !j.Has(ino) {
+							lost++
+							continue
+						}
+						d, err := j.OpenDraft(ino, nil)
+						if err != nil {
+							if !errors.Is(err, ErrDamaged) {
+								t.Errorf("inode %d: %v", ino, err)
+							}
+							continue
+						}
+						d.Close()
+					}
+					if lost > 0 && round == 0 && len(j.Problems()) == 0 && !strings.HasPrefix(kind, "cut") {
+						t.Errorf("%d entries are lost without a word", lost)
+					}
+					if round > 0 && len(j.Problems()) > 0 && kind != "another" {
+						t.Errorf("again: %q", j.Problems())
+					}
+					put(t, j, file1(100, "goes on"))
+					shut(t, j)
+				}
+			})
+		}
+	}
+}
+
+// TestMissingLog: without a log, what is there is set aside under its name.
+func TestMissingLog(t *testing.T) {
+	for _, small := range []int64{0, -1} {
+		dir := written(t, false, small)
+		for _, f := range must(os.ReadDir(filepath.Join(dir, logDir))) {
+			if filepath.Ext(f.Name()) != smallSuffix {
+				if err := os.Remove(filepath.Join(dir, logDir, f.Name())); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		aside := []string{"10-1", "11-3", "12-5"}
+		if small == 0 {
+			aside = []string{"10-2 a", "11-4 b", "12-6 c"}
+		}
+		expectDamage(t, dir, []string{"its entry is lost"}, map[uint64]string{}, aside)
+	}
+}
+
+// TestTakeOver reads a directory that the version before the log made, killed
+// with all that may be in one.
+func TestTakeOver(t *testing.T) {
+	for _, boot := range []string{"fixture", "another"} {
+		for _, cut := range []bool{false, true} {
+			dir := untar(t, "testdata/format1.tar.gz")
+			if cut { // a takeover that did not come to its end
+				j := open(t, Options{Dir: t.TempDir()})
+				put(t, j, file1(99, "of a log on its way"))
+				from := filepath.Join(j.dir, logDir)
+				kill(t, j)
+				if err := os.CopyFS(filepath.Join(dir, logDir), os.DirFS(from)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for round := range 3 {
+				j := open(t, Options{Dir: dir, bootID: boot, GroupCommit: time.Hour})
+				takenOver(t, j, boot == "fixture", round)
+				if round == 1 {
+					kill(t, j)
+				} else {
+					shut(t, j)
+				}
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, "journal.tail*")); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+		}
+	}
+}
+
+func takenOver(t *testing.T, j *Journal, sameBoot bool, round int) {
+	t.Helper()
+	want := map[uint64]string{13: "synced", 15: "first"}
+	if sameBoot {
+		want = map[uint64]string{
+			10: "content of small", 11: strings.Repeat("large ", 10000), 12: "",
+			13: "synced and not", 15: "second", 16: "newer bytes",
+		}
+	} else {
+		want[12] = ""
+	}
+	for ino, text := range want {
+		if got := readBack(t, j, ino); got != text {
+			t.Errorf("inode %d: %.40q, want %.40q", ino, got, text)
+		}
+	}
+	for ino := uint64(10); ino < 25; ino++ {
+		has := ino != 20 && ino != 21 && ino < 22 && (sameBoot || ino != 10 && ino != 11 && ino != 16)
+		if j.Has(ino) != has {
+			t.Errorf("inode %d is there: %t", ino, !has)
+		}
+	}
+	if a, err := j.Account(); err != nil || a != (Account{"root-id", "https://drive.example"}) {
+		t.Errorf("account %+v, %v", a, err)
+	}
+	if j.MaxIno() != 5000 {
+		t.Errorf("inode numbers up to %d", j.MaxIno())
+	}
+	if sameBoot {
+		s, err := j.OpenSent(16)
+		if err != nil || s == nil {
+			t.Fatalf("OpenSent: %v, %v", s, err)
+		}
+		if got := string(must(io.ReadAll(s))); got != "sent bytes" {
+			t.Errorf("sent %q", got)
+		}
+		s.Close()
+		d := must(j.OpenDraft(14, nil))
+		if got := d.Missing(0, 1000); !cmp.Equal(got, []Extent{{0, 50}, {55, 100}}) {
+			t.Errorf("the part misses %v", got)
+		}
+		d.Close()
+	}
+	problems := strings.Join(j.Problems(), "\n")
+	if told := strings.Contains(problems, "never closed"); told != (round == 0) || (sameBoot && round > 0 && problems != "") {
+		t.Errorf("round %d: problems %s", round, problems)
+	}
+}
+
+// TestEarlierVersionsRefuse: what they look at says that it is of a format
+// they do not know.
+func TestEarlierVersionsRefuse(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), untar(t, "testdata/format1.tar.gz")} {
+		shut(t, open(t, Options{Dir: dir}))
+		err := viewBolt(filepath.Join(dir, guardName), func(tx *bolt.Tx) error {
+			if f := boltUint(tx.Bucket(guardMeta), "format"); f <= formatLegacy {
+				return fmt.Errorf("format %d", f)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func untar(t *testing.T, path string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	f := must(os.Open(path))
+	defer f.Close()
+	r := tar.NewReader(must(gzip.NewReader(f)))
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return dir
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, h.Name)
+		if h.Typeflag == tar.TypeDir {
+			err = os.MkdirAll(to, 0o700)
+		} else {
+			err = os.WriteFile(to, must(io.ReadAll(r)), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestDamagedDrafts(t *testing.T) {
 	left := map[uint64]string{10: "content of a", 12: "content of c"}
 	t.Run("short", func(t *testing.T) {
-		dir := written(t, false)
+		dir := written(t, false, -1)
 		if err := os.Truncate(filepath.Join(dir, draftsDir, "11-3"), 4); err != nil {
 			t.Fatal(err)
 		}
 		expectDamage(t, dir, []string{"4 of its 12 bytes"}, left, []string{"11-3 b"})
 	})
 	t.Run("missing", func(t *testing.T) {
-		dir := written(t, false)
+		dir := written(t, false, -1)
 		if err := os.Remove(filepath.Join(dir, draftsDir, "11-3")); err != nil {
 			t.Fatal(err)
 		}
 		expectDamage(t, dir, []string{"its file is missing"}, left, nil)
 	})
 	t.Run("strange", func(t *testing.T) {
-		dir := written(t, false)
+		dir := written(t, false, -1)
 		if err := os.WriteFile(filepath.Join(dir, draftsDir, "README"), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +395,7 @@ func TestDamagedDrafts(t *testing.T) {
 	})
 	t.Run("of a node", func(t *testing.T) { // the other wishes of the entry stay
 		dir := t.TempDir()
-		j := open(t, Options{Dir: dir})
+		j := open(t, Options{Dir: dir, small: -1})
 		e := file1(10, "renamed")
 		e.NodeID, e.Base = "node", &Base{Name: "name"}
 		content(t, j, e, "content")
@@ -223,7 +413,7 @@ func TestDamagedDrafts(t *testing.T) {
 
 func TestNeverClosedFilesAreSetAside(t *testing.T) {
 	dir := t.TempDir()
-	j := open(t, Options{Dir: dir})
+	j := open(t, Options{Dir: dir, small: -1})
 	for i, name := range []string{"never/closed.txt", "empty", "fsynced.jpg"} {
 		e := file1(10+uint64(i), name)
 		e.Open = true
@@ -243,36 +433,53 @@ func TestNeverClosedFilesAreSetAside(t *testing.T) {
 	}
 	kill(t, j)
 	expectDamage(t, dir, []string{"never/closed.txt", "fsynced.jpg", "never closed"}, map[uint64]string{},
-		[]string{"10-1 never_closed.txt", "12-3 fsynced.jpg"})
+		[]string{"10-1 never_closed.txt", "12-2 fsynced.jpg"})
 	if got := must(os.ReadDir(filepath.Join(dir, draftsDir))); len(got) != 0 {
 		t.Errorf("drafts %v", got)
 	}
 }
 
 func TestNewerVersionsAreRefused(t *testing.T) {
-	t.Run("database", func(t *testing.T) {
-		dir := written(t, false)
-		db := must(bolt.Open(filepath.Join(dir, dbName), 0o600, nil))
-		err := db.Update(func(tx *bolt.Tx) error { return putMeta(tx.Bucket(bucketMeta), metaFormat, dbFormat+1) })
+	t.Run("format", func(t *testing.T) {
+		dir := written(t, false, 0)
+		db := must(bolt.Open(filepath.Join(dir, guardName), 0o600, nil))
+		err := db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(guardMeta).Put(guardFormat, binary.AppendUvarint(nil, formatOurs+1))
+		})
 		if err := errors.Join(err, db.Close()); err != nil {
 			t.Fatal(err)
 		}
 		refused(t, dir)
 	})
-	t.Run("record", func(t *testing.T) {
-		dir := written(t, false)
-		db := must(bolt.Open(filepath.Join(dir, dbName), 0o600, nil))
-		err := db.Update(func(tx *bolt.Tx) error {
-			b := tx.Bucket(bucketEntries)
-			v := bytes.Clone(b.Get(inoKey(10)))
-			v[0]++
-			n := len(v) - 4
-			binary.LittleEndian.PutUint32(v[n:], crc32.Checksum(v[:n], castagnoli))
-			return b.Put(inoKey(10), v)
+	appendFrame := func(t *testing.T, dir string, ops func([]byte) []byte) {
+		edit(t, logFile(t, dir, ""), func(b []byte) []byte {
+			seq := uint64(0)
+			if _, err := readFrames(b, func(s uint64, _ []byte) error { seq = s; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			f := ops(make([]byte, frameHeader))
+			sealFrame(f, seq+1)
+			return append(b, f...)
 		})
-		if err := errors.Join(err, db.Close()); err != nil {
-			t.Fatal(err)
-		}
+	}
+	t.Run("record", func(t *testing.T) {
+		dir := written(t, true, 0)
+		appendFrame(t, dir, func(b []byte) []byte {
+			return appendPayload(b, opRecord, func(b []byte) []byte {
+				at := len(b)
+				b = appendRecord(b, file1(10, "a"), nil)
+				v := b[at:]
+				v[0]++
+				n := len(v) - 4
+				binary.LittleEndian.PutUint32(v[n:], crc32.Checksum(v[:n], castagnoli))
+				return b
+			})
+		})
+		refused(t, dir)
+	})
+	t.Run("operation", func(t *testing.T) {
+		dir := written(t, true, 0)
+		appendFrame(t, dir, func(b []byte) []byte { return appendOp(b, 200, 7) })
 		refused(t, dir)
 	})
 }
@@ -308,7 +515,7 @@ func TestPowerFailureAfterFsyncAndMore(t *testing.T) {
 	// fsync, then more in the same file without: after a power failure that
 	// leaves the file as it was, the fsynced content is what counts.
 	dir := t.TempDir()
-	j := open(t, Options{Dir: dir, bootID: "one", proveAfter: time.Hour})
+	j := open(t, Options{Dir: dir, bootID: "one", proveAfter: time.Hour, small: -1})
 	e := file1(10, "log")
 	d := must(j.OpenDraft(10, nil))
 	must(d.WriteAt([]byte("synced"), 0))
@@ -336,9 +543,14 @@ func TestPowerFailureAfterFsyncAndMore(t *testing.T) {
 
 func TestContentThatWaitsIsSyncedByItself(t *testing.T) {
 	dir := t.TempDir()
-	j := open(t, Options{Dir: dir, bootID: "one", proveAfter: time.Millisecond, GroupCommit: time.Millisecond})
+	j := open(t, Options{Dir: dir, bootID: "one", proveAfter: time.Millisecond, GroupCommit: time.Millisecond, small: -1})
 	content(t, j, file1(10, "a"), "content")
-	for j.waitingForProof() > 0 {
+	proved := func() bool {
+		j.mu.RLock()
+		defer j.mu.RUnlock()
+		return j.index.items[10].Draft.c.synced
+	}
+	for !proved() {
 		if err := j.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}

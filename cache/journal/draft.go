@@ -28,17 +28,18 @@ type Draft struct {
 
 	// Guarded by Journal.mu.
 	refs   int    // handles and snapshots
-	birth  uint64 // of the file in use; changed with mu held as well
+	file   uint64 // number of the file in use, 0 = the bytes are in memory; changed with mu held as well
+	lent   uint64 // number of the small content that the last state named
 	orphan bool   // the file has no name and belongs to no entry any more
 	kept   bool   // its content was to be recorded, and could not
 
-	synced atomic.Uint64 // largest generation whose bytes are on the disk
-	dirty  atomic.Bool   // written under mu; Journal.Close and Draft.Close look without it
-	mtime  atomic.Int64  // of the last local change, Unix nanoseconds
+	dirty atomic.Bool  // written under mu; Journal.Close and Draft.Close look without it
+	mtime atomic.Int64 // of the last local change, Unix nanoseconds
 
 	mu        sync.RWMutex
 	f         file
-	retired   []file // former files, while a Sync may still use them
+	mem       *memFile // f, when the bytes are in memory
+	retired   []file   // former files, while a Sync may still use them
 	syncing   int
 	size      int64
 	length    int64 // of the file; more than size after a cut, and never made less then: see Truncate
@@ -47,9 +48,13 @@ type Draft struct {
 	committed *DraftState // last committed generation, never modified; nil = none
 	touched   bool        // its bytes were changed since
 	before    *undo       // what Abort returns to
-	writes    uint64      // changes so far
+	writes    uint64      // changes so far, by Fill too
 	syncedAt  uint64      // writes that are on the disk
+	state     DraftState  // File and content of the last state that was given out
+	stateAt   uint64      // writes at that time
 	watchers  []watcher
+
+	syncFailed error // of the file: it counts for all later syncs
 }
 
 // watcher is one who reads the draft for sending: Snapshot or Follower. Both
@@ -86,63 +91,83 @@ type undo struct {
 // Otherwise a new one begins: with base, it is as long as base says and all
 // bytes below base.Limit are the base's (of base only Size, Limit and the
 // Base fields count); without, it is empty and Dirty. A new draft that is
-// never committed and Put leaves no trace.
+// never committed and recorded leaves no trace.
 //
 // Errors: ErrDamaged when the entry's file is missing or too short, those of
 // the disk. Every Draft must be closed.
 func (j *Journal) OpenDraft(ino uint64, base *DraftState) (*Draft, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for {
-		d, err := j.continueLocked(ino)
-		if d != nil || err != nil {
-			return d, err
-		}
-		made := j.making[ino]
-		if made == nil {
-			return j.beginLocked(ino, base)
-		}
-		j.mu.Unlock()
-		<-made.done
-		j.mu.Lock()
+	if base != nil && (base.Size < 0 || base.Limit < 0 || base.Limit > base.Size) {
+		return nil, fmt.Errorf("%w: base of inode %d", ErrInvalid, ino)
 	}
+	return j.openDraft(ino, func(d *Draft) error { return d.begin(base) })
 }
 
 // ContinueDraft is OpenDraft without a beginning: it answers nil when the
 // draft is not open and no entry has one.
 func (j *Journal) ContinueDraft(ino uint64) (*Draft, error) {
+	return j.openDraft(ino, nil)
+}
+
+// openDraft gives mu up while the filesystem is at work; meanwhile nobody else
+// opens or begins a draft of the inode.
+func (j *Journal) openDraft(ino uint64, begin func(*Draft) error) (*Draft, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.continueLocked(ino)
-}
-
-func (j *Journal) continueLocked(ino uint64) (*Draft, error) {
-	if j.closed {
-		return nil, ErrClosed
-	}
-	if d := j.drafts[ino]; d != nil {
-		d.refs++
+	for {
+		if j.closed {
+			return nil, ErrClosed
+		}
+		if d := j.drafts[ino]; d != nil {
+			d.refs++
+			return d, nil
+		}
+		if other := j.opening[ino]; other != nil {
+			j.mu.Unlock()
+			<-other
+			j.mu.Lock()
+			continue
+		}
+		var st *DraftState
+		if e := j.index.items[ino]; e != nil {
+			st = e.Draft
+		}
+		if st == nil && begin == nil {
+			return nil, nil
+		}
+		d := &Draft{j: j, ino: ino, refs: 1}
+		done := make(chan struct{})
+		j.opening[ino] = done
+		j.mu.Unlock()
+		var err error
+		if st != nil {
+			err = d.resume(st)
+		} else {
+			err = begin(d)
+		}
+		j.mu.Lock()
+		delete(j.opening, ino)
+		close(done)
+		switch e := j.index.items[ino]; {
+		case st != nil && (contentGen(e) == 0 || e.Draft.File != st.File):
+			if err == nil {
+				d.endLocked()
+			}
+			continue // it was changed meanwhile
+		case err != nil:
+			return nil, err
+		}
+		j.drafts[ino] = d
 		return d, nil
 	}
-	e := j.index.items[ino]
-	if e == nil || e.Draft == nil {
-		return nil, nil
-	}
-	d := &Draft{j: j, ino: ino, refs: 1}
-	if err := d.continueLocked(e.Draft); err != nil {
-		return nil, err
-	}
-	j.drafts[ino] = d
-	return d, nil
 }
 
-// continueLocked opens the file of a recorded state.
-func (d *Draft) continueLocked(st *DraftState) error {
-	birth, ok := d.j.birthLocked(d.ino, st.Gen)
-	if !ok {
-		return fmt.Errorf("%w: inode %d has no file", ErrDamaged, d.ino)
+// resume opens what a recorded state names.
+func (d *Draft) resume(st *DraftState) error {
+	f, err := d.j.openSmall(st.File, st.c)
+	if err == nil && f == nil {
+		d.file = st.File
+		f, err = d.j.fs.OpenFile(d.j.draftPath(d.ino, st.File), os.O_RDWR, 0)
 	}
-	f, err := d.j.fs.OpenFile(d.j.draftPath(d.ino, birth), os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: inode %d: %w", ErrDamaged, d.ino, err)
@@ -156,58 +181,84 @@ func (d *Draft) continueLocked(st *DraftState) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	d.f, d.birth = f, birth
+	d.f = f
+	if d.mem, _ = f.(*memFile); d.mem != nil {
+		d.j.memory.Add(n)
+	}
 	d.size, d.length, d.local = st.Size, n, slices.Clone(st.Local)
 	d.base = DraftState{Limit: st.Limit, BaseID: st.BaseID, BaseGen: st.BaseGen, BaseLen: st.BaseLen, BaseMD5: st.BaseMD5}
-	d.committed = st
-	if p := d.j.proven[d.ino]; p != nil && p.Gen == st.Gen {
-		d.synced.Store(st.Gen)
-	}
+	d.committed, d.state = st, DraftState{File: st.File, c: st.c}
 	return nil
 }
 
-// beginLocked makes a draft with a new file. It gives mu up while the
-// filesystem is at work; until it returns nobody else begins one for ino.
-func (j *Journal) beginLocked(ino uint64, base *DraftState) (*Draft, error) {
-	if base != nil && (base.Size < 0 || base.Limit < 0 || base.Limit > base.Size) {
-		return nil, fmt.Errorf("%w: base of inode %d", ErrInvalid, ino)
-	}
-	j.gen++
-	d := &Draft{j: j, ino: ino, refs: 1, birth: j.gen}
-	m := &making{birth: d.birth, done: make(chan struct{})}
-	j.making[ino] = m
-	j.mu.Unlock()
-	err := d.begin(base)
-	j.mu.Lock()
-	delete(j.making, ino)
-	close(m.done)
-	if err != nil {
-		return nil, err
-	}
-	j.files[ino] = append(j.files[ino], d.birth)
-	j.drafts[ino] = d
-	return d, nil
-}
-
-// begin makes the file of a draft that nobody else has yet.
+// begin makes a draft that has no content yet.
 func (d *Draft) begin(base *DraftState) error {
-	f, err := d.j.create(d.ino, d.birth)
-	if err != nil {
-		return err
-	}
-	d.f = f
+	d.mem = &memFile{}
+	d.f = d.mem
 	if base == nil {
 		d.dirty.Store(true)
 		return nil
 	}
-	if err := f.Truncate(base.Size); err != nil {
-		_ = d.j.fs.Remove(d.j.draftPath(d.ino, d.birth)) // a leftover is removed at the next Open
-		return errors.Join(err, f.Close())
+	err := d.grow(base.Size)
+	if err == nil {
+		err = d.f.Truncate(base.Size)
+	}
+	if err != nil {
+		if d.file != 0 {
+			_ = d.j.fs.Remove(d.j.draftPath(d.ino, d.file)) // a leftover is removed at the next Open
+		}
+		return errors.Join(err, d.f.Close())
 	}
 	d.size, d.length = base.Size, base.Size
 	d.base = DraftState{Limit: base.Limit, BaseID: base.BaseID, BaseGen: base.BaseGen, BaseLen: base.BaseLen, BaseMD5: base.BaseMD5}
 	d.completedLocked()
 	return nil
+}
+
+// memoryMax bounds what all small contents that are open take in memory; what
+// comes beyond goes to files.
+const memoryMax = 32 << 20
+
+// grow makes sure that the content may become end bytes long: what is too long
+// for memory gets a file.
+func (d *Draft) grow(end int64) error {
+	if d.mem == nil || end <= int64(len(d.mem.b)) {
+		return nil
+	}
+	small := end <= d.j.smallMax
+	if small && d.j.memory.Add(end-int64(len(d.mem.b))) <= memoryMax {
+		d.mem.grow(end)
+		return nil
+	}
+	if small {
+		d.j.memory.Add(int64(len(d.mem.b)) - end)
+	}
+	f, n, err := d.j.createFile(d.ino)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(d.mem.b, 0); err != nil {
+		_ = d.j.fs.Remove(d.j.draftPath(d.ino, n)) // a leftover is removed at the next Open
+		return errors.Join(fmt.Errorf("journal: write draft: %w", err), f.Close())
+	}
+	d.j.memory.Add(-int64(len(d.mem.b)))
+	d.f, d.mem, d.length = f, nil, int64(len(d.mem.b))
+	d.j.mu.Lock()
+	defer d.j.mu.Unlock()
+	d.file = n
+	if d.orphan {
+		d.j.releaseLocked(d.ino, n)
+	}
+	return nil
+}
+
+// endLocked gives up what the draft has open; Journal.mu is held.
+func (d *Draft) endLocked() {
+	if d.mem != nil {
+		d.j.memory.Add(-int64(len(d.mem.b)))
+		return
+	}
+	d.j.shutLocked(d.f)
 }
 
 // Ino is the inode the draft belongs to.
@@ -286,13 +337,10 @@ func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.clearLocked(off); err != nil {
-		return 0, err
-	}
-	n, err := d.f.WriteAt(p, off)
+	n, err := d.writeLocked(p, off)
 	if errors.Is(err, unix.ENOSPC) && d.j.makeRoom() {
 		var more int
-		more, err = d.f.WriteAt(p[n:], off+int64(n))
+		more, err = d.writeLocked(p[n:], off+int64(n))
 		n += more
 	}
 	if n > 0 {
@@ -303,6 +351,16 @@ func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
 		return n, fmt.Errorf("journal: write draft: %w", err)
 	}
 	return n, nil
+}
+
+func (d *Draft) writeLocked(p []byte, off int64) (int, error) {
+	if err := d.grow(off + int64(len(p))); err != nil {
+		return 0, err
+	}
+	if err := d.clearLocked(off); err != nil {
+		return 0, err
+	}
+	return d.f.WriteAt(p, off)
 }
 
 // touchLocked tells those who are sending that bytes [off, end) were changed.
@@ -389,19 +447,18 @@ func (d *Draft) Truncate(size int64) error {
 		return nil
 	}
 	if size == 0 {
-		renewed, err := d.renewLocked()
-		if err != nil {
-			return err
-		}
-		if renewed {
-			d.cutLocked(0)
-			return nil
-		}
+		d.renewLocked()
+	}
+	if err := d.grow(size); err != nil {
+		return err
 	}
 	if err := d.clearLocked(size); err != nil {
 		return err
 	}
-	if size > d.length || d.committed == nil {
+	if size > d.length || d.committed == nil || d.mem != nil {
+		if d.mem != nil {
+			d.j.memory.Add(size - int64(len(d.mem.b)))
+		}
 		if err := d.f.Truncate(size); err != nil {
 			return fmt.Errorf("journal: truncate draft: %w", err)
 		}
@@ -450,49 +507,34 @@ func (d *Draft) cutLocked(size int64) {
 	}
 }
 
-// renewLocked gives the draft an empty file of its own when the present one
-// holds what the entry wishes for, or did: the database may not have heard yet
-// that it is gone.
-func (d *Draft) renewLocked() (bool, error) {
+// renewLocked makes the draft begin anew, in memory. Its file stays as it is:
+// it may hold what the entry wishes for, or did, since the log may not have
+// told the disk yet that it is gone.
+func (d *Draft) renewLocked() {
 	j := d.j
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	e := j.index.items[d.ino]
-	switch {
-	case d.orphan || j.closed:
-		return false, nil
-	case e == nil || e.Draft == nil:
-		if d.committed == nil {
-			return false, nil
-		}
-	default:
-		if b, ok := j.birthLocked(d.ino, e.Draft.Gen); !ok || b != d.birth {
-			return false, nil
-		}
-	}
-	f, birth, err := j.createLocked(d.ino)
-	if err != nil {
-		return false, err
-	}
-	if d.orphan || j.closed {
-		// It was removed meanwhile: the file stays what it is, without a name.
-		j.tidyLocked(d.ino)
-		return false, f.Close()
+	if d.mem != nil || d.orphan || j.closed {
+		return
 	}
 	d.touchLocked(0, d.size)
 	d.retired = append(d.retired, d.f)
-	d.f, d.birth, d.length = f, birth, 0
+	old := d.file
+	d.mem = &memFile{}
+	d.f, d.file, d.length = d.mem, 0, 0
+	d.syncFailed = nil
 	d.retireLocked()
-	return true, nil
+	j.releaseLocked(d.ino, old)
 }
 
-// retireLocked closes former files once nobody is syncing them.
+// retireLocked closes former files once nobody is syncing them; Journal.mu is
+// held as well.
 func (d *Draft) retireLocked() {
 	if d.syncing > 0 {
 		return
 	}
 	for _, f := range d.retired {
-		_ = f.Close() // nothing in it is wanted
+		d.j.shutLocked(f)
 	}
 	d.retired = nil
 }
@@ -505,6 +547,9 @@ func (d *Draft) Allocate(off, n int64, keepSize bool) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.grow(off + n); err != nil {
+		return err
+	}
 	// The file's own size changes only below, when all went well.
 	if err := d.f.Allocate(unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
 		return fmt.Errorf("journal: allocate: %w", err)
@@ -544,8 +589,8 @@ func (d *Draft) genLocked() uint64 {
 
 // Commit returns what belongs into the entry, with a new generation when the
 // draft is dirty; it is not dirty then. If it is not dirty, Gen stays (0, and
-// not to be Put, for a draft with a base that nobody changed), and what Fill
-// added is in the map.
+// not to be recorded, for a draft with a base that nobody changed), and what
+// Fill added is in the map.
 func (d *Draft) Commit() DraftState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -563,26 +608,34 @@ func (d *Draft) Commit() DraftState {
 	d.before = &undo{st.Gen, false, d.committed, d.touched, d.before}
 	d.committed, d.touched = &st, false
 	d.dirty.Store(false)
-	if d.syncedAt == d.writes && d.writes > 0 {
-		d.synced.Store(st.Gen)
-	}
 	return st
 }
 
 // State returns the last committed state with what Fill added since. ok is
 // false when the content was changed since, or never committed.
 func (d *Draft) State() (st DraftState, ok bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.dirty.Load() || d.committed == nil {
 		return DraftState{}, false
 	}
 	return d.stateLocked(d.committed.Gen), true
 }
 
+// stateLocked is the present state. Bytes in memory are copied, unless the
+// last state has them.
 func (d *Draft) stateLocked(gen uint64) DraftState {
+	if d.state.c == nil || d.stateAt != d.writes {
+		d.state = DraftState{File: d.file, c: &blob{synced: d.mem == nil && d.syncedAt == d.writes && d.writes > 0}}
+		if d.mem != nil {
+			d.state.File = d.j.lend(d)
+			d.state.c.data = append(make([]byte, 0, d.size), d.mem.b[:d.size]...)
+		}
+		d.stateAt = d.writes
+	}
 	st := d.base
 	st.Gen, st.Size, st.Local = gen, d.size, slices.Clone([]Extent(d.local))
+	st.File, st.c = d.state.File, d.state.c
 	return st
 }
 
@@ -606,59 +659,61 @@ func (d *Draft) Abort(st DraftState) {
 	d.dirty.Store(true)
 }
 
-// Sync puts the bytes, and the file's name, on the disk. For an fsync that
-// survives power failure also beside concurrent writers: Commit and Put, then
-// Sync, then Journal.Sync. The content so synced is kept through all later
-// changes of the file until newer content is synced or on the drive.
+// Sync puts the bytes, and the file's name, on the disk; those of a small
+// content go there with Journal.Sync. For an fsync that survives power failure
+// also beside concurrent writers: Commit and record, then Sync, then
+// Journal.Sync. The content so synced is kept through all later changes of the
+// file until newer content is synced or on the drive.
+//
+// A sync that failed is final for the file: the kernel forgets what it could
+// not write, so every later one fails, until the content begins anew.
 func (d *Draft) Sync() error {
 	d.mu.Lock()
-	f, birth, st, writes := d.f, d.birth, d.committed, d.writes
+	if d.mem != nil || d.syncFailed != nil {
+		defer d.mu.Unlock()
+		return d.syncFailed
+	}
+	f, n, st, writes := d.f, d.file, d.committed, d.writes
 	d.syncing++
 	d.mu.Unlock()
 
 	err := f.Datasync()
 	if err == nil {
-		err = d.j.syncNames(birth)
+		err = d.j.syncNames(n)
 	}
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.syncing--
+	d.j.mu.Lock()
+	defer d.j.mu.Unlock()
 	d.retireLocked()
 	if err != nil {
-		return fmt.Errorf("journal: sync draft: %w", err)
+		err = fmt.Errorf("journal: sync draft: %w", err)
 	}
 	if f != d.f {
-		return nil // truncated to nothing meanwhile: the new file is for the next Sync
+		return err // truncated to nothing meanwhile: what is new is for the next Sync
+	}
+	if err != nil {
+		d.syncFailed = err
+		return err
 	}
 	d.syncedAt = writes
-	if st != nil {
-		d.synced.Store(max(st.Gen, d.synced.Load()))
-		d.j.provenBy(d, st)
+	if st != nil && st.c != nil && st.File == n {
+		d.j.proveLocked(d, st)
 	}
 	return nil
 }
 
-// provenBy notes that st, a state of d's present file, is on the disk.
-func (j *Journal) provenBy(d *Draft, st *DraftState) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	e := j.index.items[d.ino]
-	if j.drafts[d.ino] != d || e == nil || e.Draft == nil || e.Draft.Gen < st.Gen {
-		return // not Put yet, or not wished for any more
+// proveLocked notes in the log that st, a state of d's present file, is on the
+// disk.
+func (j *Journal) proveLocked(d *Draft, st *DraftState) {
+	known := st.c.synced
+	j.provedLocked(d.ino, st)
+	if e := j.index.items[d.ino]; !known && j.drafts[d.ino] == d && contentGen(e) >= st.Gen {
+		j.queueLocked(&record{proof: &proof{d.ino, st}})
+		wake(j.kick)
 	}
-	if p := j.proven[d.ino]; p != nil && p.Gen >= st.Gen {
-		return
-	}
-	j.proven[d.ino] = st
-	j.proven[d.ino] = j.provenFor(e)
-	if u := j.unwritten[d.ino]; u != nil && contentGen(u.e) >= st.Gen {
-		u.synced = st
-	}
-	j.noteUnprovenLocked(e)
-	j.dirty[d.ino] = struct{}{}
-	j.bumpLocked()
-	j.tidyLocked(d.ino)
 }
 
 // Close ends one use of the draft. With the last one the file is closed, and
@@ -666,21 +721,23 @@ func (j *Journal) provenBy(d *Draft, st *DraftState) {
 func (d *Draft) Close() error {
 	j := d.j
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	d.refs--
-	if d.refs > 0 {
+	var gone []rubbish
+	defer func() {
+		j.mu.Unlock()
+		j.unlink(gone)
+	}()
+	if d.refs--; d.refs > 0 {
 		return nil
 	}
 	if d.refs < 0 {
 		return fmt.Errorf("journal: draft of inode %d closed twice: %w", d.ino, os.ErrClosed)
 	}
-	if !d.orphan {
-		j.tidyLocked(d.ino)
+	if d.orphan {
+		d.endLocked()
 		return nil
 	}
-	if err := d.f.Close(); err != nil {
-		return fmt.Errorf("journal: close draft: %w", err)
-	}
+	j.tidyLocked(d.ino)
+	gone = j.takeRubbishLocked()
 	return nil
 }
 

@@ -38,8 +38,8 @@ func TestAppendToLargeRemoteFileNeedsNothing(t *testing.T) {
 	}
 	must(d.WriteAt([]byte("tail"), size))
 	st := d.Commit()
-	want := DraftState{Gen: st.Gen, Size: size + 4, Limit: size, BaseID: "node", BaseGen: 3, BaseLen: size, BaseMD5: "md5"}
-	if diff := cmp.Diff(want, st); diff != "" {
+	want := DraftState{Gen: st.Gen, File: st.File, Size: size + 4, Limit: size, BaseID: "node", BaseGen: 3, BaseLen: size, BaseMD5: "md5"}
+	if diff := cmp.Diff(want, st, ignoreBlobs); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]Extent{{100, 200}}, d.Missing(100, 100)); diff != "" {
@@ -123,7 +123,7 @@ func TestFillNeverOverwritesLocalBytes(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	fs := newRecFS(dir)
-	j := open(t, Options{Dir: dir, fs: fs, GroupCommit: time.Hour})
+	j := open(t, Options{small: -1, Dir: dir, fs: fs, GroupCommit: time.Hour})
 	e := file1(10, "a")
 	content(t, j, e, "closed content")
 	d := must(j.OpenDraft(11, nil))
@@ -176,7 +176,7 @@ func TestDiskFull(t *testing.T) {
 func TestDiskFullOfWhatIsDone(t *testing.T) {
 	dir := t.TempDir()
 	fs := newRecFS(dir)
-	j := open(t, Options{Dir: dir, fs: fs, GroupCommit: time.Hour})
+	j := open(t, Options{small: -1, Dir: dir, fs: fs, GroupCommit: time.Hour})
 	e := file1(10, "a")
 	content(t, j, e, "closed content")
 	if err := j.Sync(t.Context()); err != nil {
@@ -335,7 +335,7 @@ func TestSnapshotNeedsAllBytes(t *testing.T) {
 // TestSnapshotNeverMixes sends generations while a writer overwrites: what
 // was read to the end is one generation.
 func TestSnapshotNeverMixes(t *testing.T) {
-	j := open(t, Options{Dir: t.TempDir(), noSync: true})
+	j := open(t, Options{Dir: t.TempDir()})
 	const size = 64 << 10
 	e := file1(10, "a")
 	d := must(j.OpenDraft(10, nil))
@@ -418,7 +418,7 @@ func tidied(t testing.TB, j *Journal) {
 }
 
 func TestDoneWhileOpen(t *testing.T) {
-	j := open(t, Options{Dir: t.TempDir()})
+	j := open(t, Options{small: -1, Dir: t.TempDir()})
 	e := file1(10, "a")
 	content(t, j, e, "uploaded")
 	d := must(j.OpenDraft(10, nil))
@@ -449,7 +449,7 @@ func TestDoneWhileOpen(t *testing.T) {
 }
 
 func TestRemovedWhileOpen(t *testing.T) {
-	j := open(t, Options{Dir: t.TempDir()})
+	j := open(t, Options{small: -1, Dir: t.TempDir()})
 	e := file1(10, "a")
 	content(t, j, e, "content")
 	d := must(j.OpenDraft(10, nil))
@@ -486,7 +486,7 @@ func TestRemovedWhileOpen(t *testing.T) {
 func TestTruncateKeepsClosedContent(t *testing.T) {
 	for _, size := range []int64{0, 3} {
 		dir := t.TempDir()
-		j := open(t, Options{Dir: dir})
+		j := open(t, Options{small: -1, Dir: dir})
 		content(t, j, file1(10, "a"), "closed content")
 		d := must(j.OpenDraft(10, nil))
 		if err := d.Truncate(size); err != nil {
@@ -530,7 +530,7 @@ func TestCloseOfChangedWishKeepsTheDraft(t *testing.T) {
 }
 
 func TestUncommittedDraftLeavesNoTrace(t *testing.T) {
-	j := open(t, Options{Dir: t.TempDir()})
+	j := open(t, Options{small: -1, Dir: t.TempDir()})
 	for _, base := range []*DraftState{nil, remote(1000)} {
 		d := must(j.OpenDraft(10, base))
 		must(d.WriteAt([]byte("x"), 0))
@@ -557,7 +557,7 @@ func TestUncommittedDraftLeavesNoTrace(t *testing.T) {
 // a mixture of both to the drive.
 func TestTruncateAfterDone(t *testing.T) {
 	dir := t.TempDir()
-	j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
+	j := open(t, Options{small: -1, Dir: dir, GroupCommit: time.Hour})
 	e := file1(10, "f")
 	d := must(j.OpenDraft(10, nil))
 	must(d.WriteAt([]byte("settled"), 0))

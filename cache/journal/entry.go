@@ -134,6 +134,7 @@ type FolderID struct {
 // its sparse file are ours, and whose bytes fill the rest.
 type DraftState struct {
 	Gen     uint64   // grows with each commit of changed content; never 0
+	File    uint64   // number of the file that has the bytes, or of the small content beside the log; set by the journal
 	Size    int64    // bytes
 	Local   []Extent // sorted, disjoint, not adjacent: bytes that are in the file
 	Limit   int64    // bytes at and beyond it are local (zero where not written); below it, what is not Local is the base's
@@ -141,6 +142,20 @@ type DraftState struct {
 	BaseGen int64    // its content version
 	BaseLen int64    // its size
 	BaseMD5 string
+
+	c *blob
+}
+
+// blob is what all states of the same bytes share. Journal.mu guards it.
+type blob struct {
+	data   []byte // of a small one that is not stored yet; nil otherwise
+	taken  bool   // the writer is storing it
+	synced bool   // the bytes are on the disk
+}
+
+// same reports whether both are the same bytes of the same file.
+func (s *DraftState) same(t *DraftState) bool {
+	return s != nil && t != nil && s.c != nil && s.c == t.c
 }
 
 // Extent is a range of bytes [Off, End).
@@ -148,6 +163,7 @@ type Extent struct{ Off, End int64 }
 
 // Sent says what was sent, so that it can be recognised on the drive.
 type Sent struct {
+	File     uint64 // where the content is; set by the journal
 	Gen      uint64 // draft generation; 0 for a folder
 	Size     int64
 	MD5      string // lower hex; "" when the body was not sent to its end

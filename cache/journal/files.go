@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -16,21 +17,21 @@ const (
 	asideDir  = "aside"
 )
 
-// draftName is INO-BIRTH, decimal: the entry's inode number, and a generation
-// number that no content in an older file of the same inode reaches.
-func draftName(ino, birth uint64) string {
-	return strconv.FormatUint(ino, 10) + "-" + strconv.FormatUint(birth, 10)
+// draftName is INO-FILE, decimal: the entry's inode number, and the number of
+// the file, which no other file or small content ever has.
+func draftName(ino, file uint64) string {
+	return strconv.FormatUint(ino, 10) + "-" + strconv.FormatUint(file, 10)
 }
 
-func parseDraftName(name string) (ino, birth uint64, ok bool) {
+func parseDraftName(name string) (ino, file uint64, ok bool) {
 	i, b, found := strings.Cut(name, "-")
 	ino, err1 := strconv.ParseUint(i, 10, 64)
-	birth, err2 := strconv.ParseUint(b, 10, 64)
-	return ino, birth, found && err1 == nil && err2 == nil && draftName(ino, birth) == name
+	file, err2 := strconv.ParseUint(b, 10, 64)
+	return ino, file, found && err1 == nil && err2 == nil && draftName(ino, file) == name
 }
 
-func (j *Journal) draftPath(ino, birth uint64) string {
-	return j.path(draftsDir, draftName(ino, birth))
+func (j *Journal) draftPath(ino, file uint64) string {
+	return j.path(draftsDir, draftName(ino, file))
 }
 
 // nextGen gives out a generation, a new one if need be. unwritten: there are
@@ -44,50 +45,68 @@ func (j *Journal) nextGen(ino uint64, need bool) (gen uint64, unwritten bool) {
 	return j.gen, j.unwritten[ino] != nil
 }
 
-// making is a draft file that is being made with mu given up. Its inode has
-// no other draft meanwhile, so nothing of it is younger than birth.
-type making struct {
-	birth uint64
-	done  chan struct{} // closed when it is in the tables, or not made
-}
-
-// createLocked makes an empty draft file that is younger than all content of
-// its inode, and gives mu up meanwhile. Nobody else may be making one for ino.
-func (j *Journal) createLocked(ino uint64) (file, uint64, error) {
-	j.gen++
-	m := &making{birth: j.gen, done: make(chan struct{})}
-	j.making[ino] = m
-	j.mu.Unlock()
-	f, err := j.create(ino, m.birth)
+// lend gives a small content of d a number, which is d's until the next one.
+func (j *Journal) lend(d *Draft) uint64 {
 	j.mu.Lock()
-	delete(j.making, ino)
-	close(m.done)
-	if err != nil {
-		return nil, 0, err
+	defer j.mu.Unlock()
+	before := d.lent
+	j.gen++
+	d.lent = j.gen
+	if !d.orphan {
+		j.releaseLocked(d.ino, before)
 	}
-	j.files[ino] = append(j.files[ino], m.birth)
-	return f, m.birth, nil
+	return d.lent
 }
 
-// create makes the empty draft file of that birth.
-func (j *Journal) create(ino, birth uint64) (file, error) {
-	f, err := j.fs.OpenFile(j.draftPath(ino, birth), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("journal: new draft: %w", err)
+// createFile makes an empty draft file with a number of its own.
+func (j *Journal) createFile(ino uint64) (f file, n uint64, err error) {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil, 0, ErrClosed
 	}
-	return f, nil
+	j.gen++
+	n = j.gen
+	done := make(chan struct{})
+	j.creating[n] = done
+	j.mu.Unlock()
+	f, err = j.fs.OpenFile(j.draftPath(ino, n), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	j.mu.Lock()
+	delete(j.creating, n)
+	close(done)
+	j.mu.Unlock()
+	if err != nil {
+		return nil, 0, fmt.Errorf("journal: new draft: %w", err)
+	}
+	return f, n, nil
 }
 
-// syncNames puts the name of the draft file of that birth on the disk, unless
-// it is there. One sync covers all files made before it.
-func (j *Journal) syncNames(birth uint64) error {
+// nameFiles notes on the draft files of records that were written whose they
+// are, best effort: a log that is lost does not take the names with it.
+func (j *Journal) nameFiles(group []*record) {
+	for _, r := range group {
+		for _, c := range r.changes {
+			if e := c.Entry; contentGen(e) != 0 && e.Draft.Size > smallMax && e.Place.Shown != "" &&
+				(contentGen(c.before) == 0 || c.before.Draft.File != e.Draft.File || c.before.Place.Shown != e.Place.Shown) {
+				_ = unix.Setxattr(j.draftPath(e.Ino, e.Draft.File), nameAttr, []byte(e.Place.Shown), 0)
+			}
+		}
+	}
+}
+
+// nameAttr is the extended attribute with the name of a draft's file.
+const nameAttr = "user.drivefs.name"
+
+// syncNames puts the name of the draft file n on the disk, unless it is there.
+// One sync covers all files made before it.
+func (j *Journal) syncNames(n uint64) error {
 	j.mu.Lock()
 	done, made := j.namesSynced, j.gen
-	for _, m := range j.making {
-		made = min(made, m.birth-1) // its name may come too late for this sync
+	for n := range j.creating {
+		made = min(made, n-1) // its name may come too late for this sync
 	}
 	j.mu.Unlock()
-	if birth <= done {
+	if n <= done {
 		return nil
 	}
 	if err := j.fs.SyncDir(j.path(draftsDir)); err != nil {
@@ -99,28 +118,49 @@ func (j *Journal) syncNames(birth uint64) error {
 	return nil
 }
 
-// birthLocked is the file that holds generation gen.
-func (j *Journal) birthLocked(ino, gen uint64) (birth uint64, ok bool) {
-	return birthOf(j.files[ino], gen)
+// filesOf lists the files, or small contents, that an entry keeps with synced,
+// the newest content of its inode that is on the disk.
+func filesOf(e *Entry, synced *DraftState) (files []uint64) {
+	if contentGen(e) != 0 {
+		files = append(files, e.Draft.File)
+	}
+	if synced != nil {
+		files = append(files, synced.File)
+	}
+	if e != nil && e.unanswered() {
+		files = append(files, e.Sent.File)
+	}
+	return files
 }
 
-func birthOf(births []uint64, gen uint64) (birth uint64, ok bool) {
-	for _, b := range births {
-		if b <= gen {
-			birth, ok = b, true
+// releaseLocked sorts out the files of an inode that neither its entry nor an
+// open draft needs any more. They go when the disk has what made them
+// superfluous: after a power failure it is the log that looks for them.
+func (j *Journal) releaseLocked(ino uint64, files ...uint64) {
+	if u := j.unwritten[ino]; u != nil {
+		u.released = append(u.released, files...) // the entry may be taken back
+		return
+	}
+	if j.closed {
+		return // the directory may be another process's by now
+	}
+	for i, f := range files {
+		if f == 0 || slices.Contains(files[:i], f) || j.neededLocked(ino, f) {
+			continue
 		}
+		j.rubbish = append(j.rubbish, rubbish{ino, f, j.decided})
+		wake(j.kick)
 	}
-	return birth, ok
 }
 
-// forgetLocked takes a file out of the table.
-func (j *Journal) forgetLocked(ino, birth uint64) {
-	rest := slices.DeleteFunc(j.files[ino], func(b uint64) bool { return b == birth })
-	if len(rest) == 0 {
-		delete(j.files, ino)
-	} else {
-		j.files[ino] = rest
+// neededLocked reports whether the inode's entry or open draft needs a file, or
+// small content.
+func (j *Journal) neededLocked(ino, file uint64) bool {
+	if d := j.drafts[ino]; d != nil && (d.file == file || d.lent == file) {
+		return true
 	}
+	e := j.index.items[ino]
+	return slices.Contains(filesOf(e, j.syncedLocked(e)), file)
 }
 
 // Part parts an open draft that no entry wishes for from its inode: handles
@@ -146,64 +186,25 @@ func (j *Journal) orphanLocked(ino uint64) {
 	d.orphan = true
 	delete(j.drafts, ino)
 	if d.refs == 0 {
-		_ = d.f.Close() // nobody wants what is in it
+		j.shutLocked(d.f)
 	}
+	j.releaseLocked(ino, d.file, d.lent)
 }
 
-// tidyLocked closes the draft of an inode that has no handle any more, and
-// sorts out the files that neither the entry nor an open draft needs. They are
-// unlinked when the database says the same: after a power failure it is the
-// database's entry that looks for its file. Nothing is done as long as the
-// entry may be taken back.
+// tidyLocked closes the draft of an inode that has no handle any more, unless
+// the entry may be taken back.
 func (j *Journal) tidyLocked(ino uint64) {
-	if j.unwritten[ino] != nil {
+	d := j.drafts[ino]
+	if d == nil || d.refs > 0 || j.unwritten[ino] != nil || d.neededBy(j.index.items[ino]) {
 		return
 	}
-	e, d := j.index.items[ino], j.drafts[ino]
-	if d != nil && d.refs == 0 && !d.neededBy(e) {
-		delete(j.drafts, ino)
-		_ = d.f.Close() // what is wanted of it is in the file
-		d = nil
-	}
-	births := j.files[ino]
-	if len(births) == 0 || j.closed {
-		return // when closed, the directory may be another process's by now
-	}
-	var kept []uint64
-	for _, b := range births {
-		if (d != nil && d.birth == b) || holds(births, b, e) || holdsSent(births, b, e) || (e != nil && holdsState(births, b, j.proven[ino])) {
-			kept = append(kept, b)
-			continue
-		}
-		j.rubbish = append(j.rubbish, rubbish{ino, b, j.ver})
-	}
-	if len(kept) == len(births) {
+	delete(j.drafts, ino)
+	d.endLocked()
+	if d.committed == nil && d.file != 0 && !j.closed && !j.neededLocked(ino, d.file) {
+		j.rubbish = slices.Insert(j.rubbish, 0, rubbish{ino, d.file, 0}) // the log never named it
 		return
 	}
-	if len(kept) == 0 {
-		delete(j.files, ino)
-	} else {
-		j.files[ino] = kept
-	}
-	if j.foldedVer == j.ver {
-		j.unlink(j.takeRubbishLocked())
-	}
-}
-
-// holds reports whether the file of birth b has e's content.
-func holds(births []uint64, b uint64, e *Entry) bool {
-	return e != nil && holdsState(births, b, e.Draft)
-}
-
-// holdsSent reports whether the file of birth b has the content of e that was
-// sent, as long as it is not known what the drive made of it: also when newer
-// content has taken its place, or the inode was removed.
-func holdsSent(births []uint64, b uint64, e *Entry) bool {
-	if e == nil || !e.unanswered() {
-		return false
-	}
-	of, ok := birthOf(births, e.Sent.Gen)
-	return ok && of == b
+	j.releaseLocked(ino, d.file, d.lent)
 }
 
 // unanswered reports whether content went out whole, and is not known to be on
@@ -219,17 +220,15 @@ func (e *Entry) unanswered() bool {
 func (j *Journal) OpenSent(ino uint64) (*Sending, error) {
 	j.mu.RLock()
 	e := j.index.items[ino]
-	path := ""
-	if e != nil && e.Sent != nil && !j.closed {
-		if birth, ok := j.birthLocked(ino, e.Sent.Gen); ok {
-			path = j.draftPath(ino, birth)
-		}
-	}
-	j.mu.RUnlock()
-	if path == "" {
+	if e == nil || e.Sent == nil || e.Sent.File == 0 || j.closed {
+		j.mu.RUnlock()
 		return nil, nil
 	}
-	f, err := j.fs.OpenFile(path, os.O_RDONLY, 0)
+	j.mu.RUnlock()
+	f, err := j.openSmall(e.Sent.File, nil)
+	if f == nil && err == nil {
+		f, err = j.fs.OpenFile(j.draftPath(ino, e.Sent.File), os.O_RDONLY, 0)
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, nil // it was superfluous a moment ago
@@ -237,6 +236,37 @@ func (j *Journal) OpenSent(ino uint64) (*Sending, error) {
 		return nil, fmt.Errorf("journal: open draft: %w", err)
 	}
 	return &Sending{io.NewSectionReader(f, 0, e.Sent.Size), f}, nil
+}
+
+// openSmall returns a copy of a small content, nil when it is not one. c has it
+// when it is not stored yet.
+func (j *Journal) openSmall(id uint64, c *blob) (file, error) {
+	var failed smallAt
+	var err error
+	for {
+		j.mu.RLock()
+		if c != nil && c.data != nil {
+			b := slices.Clone(c.data)
+			j.mu.RUnlock()
+			return &memFile{b}, nil
+		}
+		at, ok := j.small.at[id]
+		seg := j.small.segs[at.seg]
+		j.mu.RUnlock()
+		switch {
+		case !ok:
+			return nil, nil
+		case seg == nil:
+			return nil, fmt.Errorf("%w: content %d: its segment is missing", ErrDamaged, id)
+		case err != nil && at == failed:
+			return nil, err
+		}
+		var b []byte
+		if b, err = readSmall(seg.f, id, at); err == nil {
+			return &memFile{b}, nil
+		}
+		failed = at // it may have been moved meanwhile
+	}
 }
 
 // Sending is content that was sent. It must be closed.
@@ -247,34 +277,3 @@ type Sending struct {
 
 // Close closes the file.
 func (s *Sending) Close() error { return s.f.Close() }
-
-func holdsState(births []uint64, b uint64, st *DraftState) bool {
-	if st == nil {
-		return false
-	}
-	of, ok := birthOf(births, st.Gen)
-	return ok && of == b
-}
-
-// takeRubbishLocked takes the files that may be unlinked now.
-func (j *Journal) takeRubbishLocked() []rubbish {
-	n := 0
-	for n < len(j.rubbish) && j.rubbish[n].after <= j.foldedVer {
-		n++
-	}
-	out := j.rubbish[:n:n]
-	j.rubbish = j.rubbish[n:]
-	if len(j.rubbish) == 0 {
-		j.rubbish = nil
-	}
-	return out
-}
-
-func (j *Journal) unlink(rs []rubbish) {
-	for _, r := range rs {
-		err := j.fs.Remove(j.draftPath(r.ino, r.birth))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			j.log.Warn("journal: cannot remove a draft that is not needed", slog.Uint64("ino", r.ino), slog.Any("err", err))
-		}
-	}
-}

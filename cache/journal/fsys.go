@@ -4,14 +4,13 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-// fsys is the part of the filesystem that tail and drafts use. It is an
+// fsys is the part of the filesystem that log and drafts use. It is an
 // interface so that the power failure tests can record every write and sync
-// and replay them up to any point; bbolt writes its own file.
+// and replay them up to any point.
 type fsys interface {
 	OpenFile(name string, flag int, perm os.FileMode) (file, error)
 	Remove(name string) error
@@ -29,15 +28,10 @@ type file interface {
 	Length() (int64, error)
 }
 
-// osFS is the filesystem. spares are for files that must be new; nil = none.
-type osFS struct{ spares *spares }
+// osFS is the filesystem.
+type osFS struct{}
 
-func (fs osFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
-	if fs.spares != nil && flag&os.O_EXCL != 0 && filepath.Dir(name) == fs.spares.dir {
-		if f := fs.spares.take(name); f != nil {
-			return osFile{f}, nil
-		}
-	}
+func (osFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
 	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err

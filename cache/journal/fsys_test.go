@@ -35,11 +35,10 @@ const (
 	kRemove
 	kRename
 	kSyncDir
-	kDB   // the database after a synced commit
 	kMark // the workload got this far
 )
 
-var kindNames = [...]string{"create", "write", "truncate", "sync", "remove", "rename", "syncdir", "db", "mark"}
+var kindNames = [...]string{"create", "write", "truncate", "sync", "remove", "rename", "syncdir", "mark"}
 
 type fsOp struct {
 	kind opKind
@@ -168,7 +167,6 @@ func (f *simInode) apply(b []byte, op fsOp) []byte {
 // simDisk is what a disk may hold after a prefix of operations.
 type simDisk struct {
 	cur, disk map[string]*simInode
-	db        []byte
 }
 
 func simulate(ops []fsOp) *simDisk {
@@ -204,8 +202,6 @@ func simulate(ops []fsOp) *simDisk {
 					delete(s.disk, name)
 				}
 			}
-		case kDB:
-			s.db = op.data
 		}
 	}
 	return s
@@ -267,11 +263,6 @@ func (s *simDisk) write(t testing.TB, dir string, files map[string]*simInode, co
 			t.Fatal(err)
 		}
 	}
-	if s.db != nil {
-		if err := os.WriteFile(filepath.Join(dir, dbName), s.db, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // lazyFS leaves the syncing to the kernel; tests that kill only need no more.
@@ -291,5 +282,8 @@ type lazyFile struct{ file }
 
 func (lazyFile) Datasync() error { return nil }
 
-// isLog reports whether name is a file of the log.
-func isLog(name string) bool { return slices.Contains(tailNames[:], filepath.Base(name)) }
+// isLog reports whether name is a segment of the log.
+func isLog(name string) bool {
+	_, base, ok := parseSegment(filepath.Base(name))
+	return ok && !base
+}

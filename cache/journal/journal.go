@@ -1,16 +1,15 @@
 package journal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Errors of opening a journal.
@@ -39,27 +38,30 @@ var (
 type Options struct {
 	Dir         string        // state directory, made if missing; see the package comment for what is in it
 	Logger      *slog.Logger  // nil discards
-	GroupCommit time.Duration // from the first change to the commit that covers it; 0 means 50 ms
+	GroupCommit time.Duration // from the first change to the sync that covers it; 0 means 50 ms
+
+	// MakeRoom, if set, is asked to free at least that many bytes on the disk
+	// before a write fails; it tells whether it did. It must not call the
+	// journal.
+	MakeRoom func(bytes int64) bool
 
 	// For tests.
 	fs         fsys
 	bootID     string
-	noSync     bool // of the database
-	maxDB      int  // bytes the database may have; 0 = no limit
 	proveAfter time.Duration
-	folded     func() // called after each synced commit, with no lock held
+	small      int64 // longest content that is not a file; 0 = smallMax, negative = none
 }
 
 // Journal is the open journal. All methods are safe for concurrent use.
 type Journal struct {
-	dir    string
-	log    *slog.Logger
-	group  time.Duration
-	prove  time.Duration
-	fs     fsys
-	spares *spares // of fs; nil = none
-	db     *bolt.DB
-	onFold func()
+	dir   string
+	log   *slog.Logger
+	group time.Duration
+	prove time.Duration
+	fs    fsys
+	lock  *os.File // of the directory logDir
+	boot  string
+	room  func(bytes int64) bool // nil = none
 
 	onRollback func(rollback func()) // nil = none; see SetRollback
 
@@ -71,55 +73,53 @@ type Journal struct {
 	maxIno  uint64
 	doneRev uint64 // largest Rev of an entry that is gone
 	order   uint64 // largest Order given out
-	gen     uint64 // last generation given out
-	seq     uint64 // last frame written
-	inDB    uint64 // last frame the database has
-	tail    tail
+	gen     uint64 // last generation, or number of a file, given out
+	account []byte // as SetAccount had it
+
+	older    map[uint64]*DraftState   // inode → newest content of it that is on the disk, when that is not the entry's
+	drafts   map[uint64]*Draft        // open ones that still belong to their inode
+	opening  map[uint64]chan struct{} // inodes whose draft is being opened or begun
+	creating map[uint64]chan struct{} // draft files on their way
+	awaiting []awaited                // contents in files that are not on the disk, the oldest first
+	stored   []*Entry                 // with small contents that are not on the disk
+	rubbish  []rubbish                // files to unlink, in order of after
+	touched  map[uint64]struct{}      // for TakeChanged; nil until its first call
+
+	namesSynced uint64 // names of draft files up to this number are on the disk
 
 	// Group write: what was appended waits in queue, in order, until the one
 	// who writes takes it.
 	appended     uint64                // last number given out by Append
 	decided      uint64                // up to here it is known what became of them
 	failures     []failure             // of those up to decided
+	first        *record               // goes before the next group: what Open found out; nil = written
 	queue        []*record             // not taken by a writer yet
 	writing      chan struct{}         // nil = nobody writes; closed when the one who does is done
 	unwritten    map[uint64]*unwritten // inodes of which the log says something else than index
 	maxInoLogged uint64                // inode number up to which the log knows that they are taken
+	seq          uint64                // last frame written
+	wal          wal
+	small        smallStore
 
-	dirty       map[uint64]struct{}    // inodes whose entry the database does not have
-	reserved    bool                   // maxIno is not in the database
-	proven      map[uint64]*DraftState // inode → last content of it that was synced
-	drafts      map[uint64]*Draft      // open ones that still belong to their inode
-	files       map[uint64][]uint64    // draft files: inode → births, growing
-	making      map[uint64]*making     // inode → its first draft file, on its way
-	unproven    map[uint64]time.Time   // inode → since when its content is not synced
-	namesSynced uint64                 // names of draft files up to this birth are on the disk
-	rubbish     []rubbish              // files to unlink, in order of after
-	touched     map[uint64]struct{}    // for TakeChanged; nil until its first call
-
-	// ver counts changes for the committer; folded ones are on the disk.
-	ver, foldedVer uint64
-	foldErr        error         // of the last attempt
-	attempts       uint64        // finished attempts
-	folded         chan struct{} // closed and replaced when an attempt ends
+	hardened    uint64        // records up to this are on the disk
+	hardening   chan struct{} // nil = nobody syncs; closed when the one who does is done
+	syncsFailed int           // of the log
+	syncsCured  int           // of these, those whose records were written anew
 
 	changed chan struct{}
-	kick    chan struct{} // the committer has something to do
-	now     chan struct{} // … and shall not wait for more
+	kick    chan struct{} // the keeper has something to do
 	stop    chan struct{}
-	toProve chan struct{} // unproven is not empty any more
+	toProve chan struct{} // awaiting is not empty any more
 
 	goroutines sync.WaitGroup
+	closing    sync.WaitGroup // files that are being closed
 
-	// unlinking is held while a commit removes files. Before mu.
-	unlinking sync.Mutex
-}
+	memory   atomic.Int64 // bytes of open small contents
+	smallMax int64        // longest content that is not a file
 
-// rubbish is a draft file to unlink once the database has everything up to
-// change number after.
-type rubbish struct {
-	ino, birth uint64
-	after      uint64
+	// rewriting is held while the log is rewritten, unlinking while files are
+	// removed. Both before mu.
+	rewriting, unlinking sync.Mutex
 }
 
 // Problems tells what Open set aside and where, one line each.
@@ -192,37 +192,6 @@ func (j *Journal) Done(ino, rev uint64) (ok bool, err error) {
 		return false, err
 	}
 	return true, nil
-}
-
-// provenFor is the newest content of e's inode that is on the disk, nil for
-// none: e's own, or the one before, whose file is kept as long. A cut within
-// the same file is the user's word on both.
-func (j *Journal) provenFor(e *Entry) *DraftState {
-	if e == nil || e.Draft == nil {
-		return nil
-	}
-	if d := j.drafts[e.Ino]; d != nil && d.synced.Load() == e.Draft.Gen {
-		return e.Draft
-	}
-	p := j.proven[e.Ino]
-	if p == nil || p.Gen == e.Draft.Gen || p.Size <= e.Draft.Size {
-		return p
-	}
-	before, _ := j.birthLocked(e.Ino, p.Gen)
-	if now, _ := j.birthLocked(e.Ino, e.Draft.Gen); before != now {
-		return p
-	}
-	c := *p
-	c.Size, c.Limit = e.Draft.Size, min(p.Limit, e.Draft.Size)
-	c.Local = slices.Clone(p.Local)
-	(*extents)(&c.Local).cut(c.Limit)
-	return &c
-}
-
-// bumpLocked says that memory is ahead of the database.
-func (j *Journal) bumpLocked() {
-	j.ver++
-	wake(j.kick)
 }
 
 func wake(c chan struct{}) {
@@ -391,43 +360,8 @@ func (j *Journal) TakeChanged() []uint64 {
 	return out
 }
 
-// Sync returns when everything recorded so far survives a power failure;
-// content does when Draft.Sync came before. It ends early with ctx's error, or with what kept the commit from the disk;
-// then the entries are still safe from kill -9, and the journal goes on
-// trying.
-func (j *Journal) Sync(ctx context.Context) error {
-	j.flush()
-	j.mu.Lock()
-	want, seen := j.ver, j.attempts
-	for {
-		switch {
-		case j.foldedVer >= want:
-			j.mu.Unlock()
-			return nil
-		case j.foldErr != nil && j.attempts >= seen+2:
-			// One attempt may have begun before the call, the second did not.
-			err := j.foldErr
-			j.mu.Unlock()
-			return err
-		case j.closed:
-			j.mu.Unlock()
-			return ErrClosed
-		}
-		ended := j.folded
-		j.mu.Unlock()
-		wake(j.now)
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		j.mu.Lock()
-	}
-}
-
-// Close commits what is not committed and closes the files. Drafts that are
-// still open may be read and written on, but not kept. When the commit fails
-// the entries are in the tail, and the next Open has them.
+// Close puts what is written on the disk and closes the files. Drafts that are
+// still open may be read and written on, but not kept.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	if j.closed {
@@ -435,37 +369,38 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	j.closed = true
-	for len(j.making) > 0 {
-		for _, m := range j.making {
-			j.mu.Unlock()
-			<-m.done // after Close the directory may be another process's
-			j.mu.Lock()
-			break
+	for _, m := range []map[uint64]chan struct{}{j.opening, j.creating} {
+		for len(m) > 0 {
+			for _, done := range m {
+				j.mu.Unlock()
+				<-done // after Close the directory may be another process's
+				j.mu.Lock()
+				break
+			}
 		}
 	}
 	j.mu.Unlock()
-	j.flush()
 	close(j.stop)
 	j.goroutines.Wait()
-	err := j.fold()
+	j.flush()
+	err := j.harden()
+	j.closing.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for ino, d := range j.drafts {
 		if d.refs == 0 {
 			delete(j.drafts, ino)
-			err = errors.Join(err, d.f.Close())
+			d.endLocked()
 		}
 	}
 	return errors.Join(err, j.closeFiles())
 }
 
 // closeFiles closes what Open opened, as far as it came.
-func (j *Journal) closeFiles() (err error) {
-	if j.spares != nil {
-		j.spares.close()
-	}
-	if j.db != nil {
-		err = errors.Join(j.tail.close(), j.db.Close())
+func (j *Journal) closeFiles() error {
+	err := errors.Join(j.wal.close(), j.small.close())
+	if j.lock != nil {
+		err = errors.Join(err, j.lock.Close())
 	}
 	return err
 }

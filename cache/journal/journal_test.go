@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/goleak"
 
 	"github.com/drivefs/drivefs/drive"
@@ -43,7 +43,7 @@ func rounds(n int) int {
 func open(t testing.TB, o Options) *Journal {
 	t.Helper()
 	if o.fs == nil {
-		o.fs, o.noSync = lazyFS{}, true
+		o.fs = lazyFS{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError}))
@@ -86,10 +86,11 @@ func kill(t testing.TB, j *Journal) {
 	j.mu.Unlock()
 	close(j.stop)
 	j.goroutines.Wait()
+	j.closing.Wait()
 	for _, d := range drafts {
 		d.f.Close()
 	}
-	if err := errors.Join(j.tail.close(), j.db.Close()); err != nil {
+	if err := j.closeFiles(); err != nil {
 		t.Fatalf("kill: %v", err)
 	}
 }
@@ -120,7 +121,7 @@ func full(ino uint64) *Entry {
 		Intent: Intent{
 			Place:   Place{Parents: []uint64{1, 9}, Name: "a/b", Shown: fmt.Sprint("a／b", ino)},
 			Vacated: Vacated{12, "name"},
-			Draft: &DraftState{Gen: 5, Size: 1 << 33, Local: []Extent{{0, 10}, {20, 1 << 32}}, Limit: 1 << 33,
+			Draft: &DraftState{Gen: 5, File: 4, Size: 1 << 33, Local: []Extent{{0, 10}, {20, 1 << 32}}, Limit: 1 << 33,
 				BaseID: "node", BaseGen: 3, BaseLen: 1 << 40, BaseMD5: "0123"},
 			Props: map[string]string{"a": "b", "gone": ""},
 			Mode:  0o754, Mtime: time.Unix(-5e10, 1).UTC(), Created: at(5), Since: at(3), Due: at(4),
@@ -130,24 +131,29 @@ func full(ino uint64) *Entry {
 			Base:    &Base{Parents: []string{"p1", "p2"}, Name: "Ä", Version: 7, ETag: "tag", Content: 3, Size: 1 << 40, MD5: "0123"},
 			Folders: []FolderID{{9, "Nine"}, {11, "Eleven"}},
 			LocalID: "local", Trashed: true,
-			Sent: &Sent{Gen: 5, Size: 6, MD5: "ff", Whole: true, At: at(1), Deadline: at(2), ParentID: "p", Name: "n",
+			Sent: &Sent{Gen: 5, File: 4, Size: 6, MD5: "ff", Whole: true, At: at(1), Deadline: at(2), ParentID: "p", Name: "n",
 				Tries: 2, Earlier: []Sum{{Gen: 3, Size: 4, MD5: "ee"}, {Gen: 4, MD5: "dd"}}, Began: at(3)},
 			Failed: "quota", FailedAt: at(6), Attempts: 3, RetryAt: at(7),
 		},
 	}
 }
 
+var ignoreBlobs = cmpopts.IgnoreUnexported(DraftState{})
+
 func TestRecordRoundTrip(t *testing.T) {
 	removed := full(8)
 	removed.Removed, removed.Open, removed.Folder = true, true, true
 	for _, e := range []*Entry{full(7), removed, {Ino: 1}} {
-		for _, synced := range []*DraftState{nil, e.Draft, {Gen: 4, Size: 3, Local: []Extent{{1, 2}}, Limit: 2}} {
+		if e.Draft != nil {
+			e.Draft.c = &blob{}
+		}
+		for _, synced := range []*DraftState{nil, e.Draft, {Gen: 4, File: 3, Size: 3, Local: []Extent{{1, 2}}, Limit: 2, c: &blob{synced: true}}} {
 			b := appendRecord(nil, e, synced)
 			got, s, err := decodeRecord(b)
-			if err != nil || !cmp.Equal(s, synced) {
+			if err != nil || !cmp.Equal(s, synced, ignoreBlobs) || (s != nil && !s.c.synced) || s.same(got.Draft) != synced.same(e.Draft) {
 				t.Fatalf("decode: %v, synced %v", err, s)
 			}
-			if d := cmp.Diff(e, got); d != "" {
+			if d := cmp.Diff(e, got, ignoreBlobs); d != "" {
 				t.Errorf("record changed on the way (-want +got):\n%s", d)
 			}
 			for i := range b {
@@ -168,7 +174,7 @@ func FuzzDecodeFields(f *testing.F) {
 	f.Add(appendEntry(nil, full(7)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if e, _, ok := decodeEntry(b); ok {
-			if e2, _, ok := decodeEntry(appendEntry(nil, e)); !ok || !cmp.Equal(e, e2) {
+			if e2, _, ok := decodeEntry(appendEntry(nil, e)); !ok || !cmp.Equal(e, e2, ignoreBlobs) {
 				t.Errorf("%v became %v", e, e2)
 			}
 		}
@@ -274,28 +280,6 @@ func TestSecondOpenIsRefused(t *testing.T) {
 	open(t, Options{Dir: dir})
 	if _, err := Open(Options{Dir: dir}); !errors.Is(err, ErrInUse) {
 		t.Errorf("second Open: %v", err)
-	}
-}
-
-func TestDump(t *testing.T) {
-	dir := t.TempDir()
-	j := open(t, Options{Dir: dir, GroupCommit: time.Hour})
-	put(t, j, file1(10, "in the database"))
-	if err := j.Sync(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	put(t, j, file1(11, "in the tail"))
-	d := must(j.OpenDraft(10, nil))
-	must(d.WriteAt([]byte("hello"), 0))
-	kill(t, j)
-	var out strings.Builder
-	if err := Dump(dir, &out); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{`"entry":{"Ino":10`, `"put":{"Ino":11`, `"file":"10-1","size":5`} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("Dump lacks %s:\n%s", want, out.String())
-		}
 	}
 }
 

@@ -1,7 +1,7 @@
 package journal
 
 import (
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,13 +12,12 @@ import (
 	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 const (
 	groupCommit = 50 * time.Millisecond
-	lockTimeout = time.Second // for another process to let go of the database
+	lockTimeout = time.Second // for another process to let go of the directory
 )
 
 // Open opens the journal in o.Dir, making it if there is none. Damage does not
@@ -31,52 +30,48 @@ func Open(o Options) (*Journal, error) {
 	if o.GroupCommit == 0 {
 		o.GroupCommit = groupCommit
 	}
-	var spare *spares
 	if o.fs == nil {
-		spare = newSpares(filepath.Join(o.Dir, draftsDir))
-		o.fs = osFS{spare}
+		o.fs = osFS{}
 	}
 	if o.proveAfter == 0 {
 		o.proveAfter = proveAfter
+	}
+	if o.small == 0 {
+		o.small = smallMax
 	}
 	if o.bootID == "" {
 		o.bootID = bootID()
 	}
 	j := &Journal{
-		dir:      o.Dir,
-		log:      o.Logger,
-		group:    o.GroupCommit,
-		prove:    o.proveAfter,
-		fs:       o.fs,
-		spares:   spare,
-		onFold:   o.folded,
-		index:    newIndex(),
-		dirty:    make(map[uint64]struct{}),
-		proven:   make(map[uint64]*DraftState),
-		drafts:   make(map[uint64]*Draft),
-		making:   make(map[uint64]*making),
-		files:    make(map[uint64][]uint64),
-		folded:   make(chan struct{}),
-		changed:  make(chan struct{}, 1),
-		kick:     make(chan struct{}, 1),
-		toProve:  make(chan struct{}, 1),
-		now:      make(chan struct{}, 1),
-		stop:     make(chan struct{}),
-		unproven: make(map[uint64]time.Time),
-
+		dir:       o.Dir,
+		log:       o.Logger,
+		group:     o.GroupCommit,
+		prove:     o.proveAfter,
+		fs:        o.fs,
+		room:      o.MakeRoom,
+		boot:      o.bootID,
+		smallMax:  o.small,
+		index:     newIndex(),
+		older:     make(map[uint64]*DraftState),
+		drafts:    make(map[uint64]*Draft),
+		opening:   make(map[uint64]chan struct{}),
+		creating:  make(map[uint64]chan struct{}),
 		unwritten: make(map[uint64]*unwritten),
+		changed:   make(chan struct{}, 1),
+		kick:      make(chan struct{}, 1),
+		toProve:   make(chan struct{}, 1),
+		stop:      make(chan struct{}),
 	}
-	if err := os.MkdirAll(j.path(draftsDir), 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("journal: %w", err), j.closeFiles())
-	}
-	r := recovery{j: j, boot: o.bootID, noSync: o.noSync, maxDB: o.maxDB, doubt: make(map[uint64]bool)}
+	j.wal = wal{fs: o.fs, dir: j.path(logDir)}
+	j.small = smallStore{fs: o.fs, dir: j.path(logDir), at: make(map[uint64]smallAt), segs: make(map[uint32]*smallSeg)}
+	r := recovery{j: j, doubt: make(map[uint64]bool), seen: make(map[uint64]bool)}
 	if err := r.run(); err != nil {
 		return nil, errors.Join(err, j.closeFiles())
 	}
 	if j.index.inos.len() > 0 {
 		wake(j.changed)
 	}
-	j.goroutines.Go(j.committer)
+	j.goroutines.Go(j.keeper)
 	j.goroutines.Go(j.prover)
 	return j, nil
 }
@@ -90,35 +85,48 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// recovery brings memory, database, tail and drafts to agreement. It changes
-// the disk in an order that may be cut anywhere: drafts go aside before their
-// entry is dropped, and superfluous ones are removed after.
+// recovery brings memory, log and drafts to agreement. It changes the disk in
+// an order that may be cut anywhere: drafts go aside before their entry is
+// dropped, and superfluous ones are removed after.
 type recovery struct {
-	j    *Journal
-	boot string
+	j *Journal
 
-	fresh    bool // the database was made now
-	tx       int  // of the database that was read
-	noSync   bool
-	maxDB    int
-	rebooted bool            // what was not synced may not be there
-	doubt    map[uint64]bool // entries of these inodes were lost: their drafts are not rubbish
-	doubtAll bool
-	names    map[uint64]string // of lost entries, as far as they were found
-	drop     []uint64          // damaged records
-	history  bool              // the tail has frames the database lacks
+	logFiles []string // names in the directory of the log
+	fresh    bool     // there was no log
+	legacy   bool     // what there was is the database of an earlier version
+	guarded  bool     // earlier versions refuse the directory
+	broken   bool     // the log has to be rewritten
+
+	last     meta
+	next     uint64 // number of the next frame; 0 = not known
+	lost     uint64 // frames missing
+	rebooted bool   // what was not synced may not be there
+	doubt    map[uint64]bool
+	doubtAll bool            // entries were lost: drafts are not rubbish
+	baseGen  uint64          // contents up to this id are in the base or superfluous
+	seen     map[uint64]bool // small contents that segments speak of
+	changes  []applied       // what the log has to be told
 }
 
 func (r *recovery) run() error {
 	j := r.j
-	if err := r.openDB(); err != nil {
+	for _, dir := range []string{j.path(draftsDir), j.wal.dir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+	}
+	if err := r.acquire(); err != nil {
 		return err
 	}
-	var err error
-	if j.tail, err = openTail(j.fs, j.dir); err != nil {
+	if err := r.load(); err != nil {
 		return err
 	}
-	if err := r.replay(); err != nil {
+	j.maxIno, j.doneRev, j.order = max(j.maxIno, r.last.maxIno), max(j.doneRev, r.last.doneRev), max(j.order, r.last.order)
+	j.account = r.last.account
+	r.rebooted = r.rebooted || !r.fresh && (j.boot == "" || r.last.boot != j.boot)
+	j.gen = max(j.gen, r.last.gen)
+	unused, err := r.openContents()
+	if err != nil {
 		return err
 	}
 	orphans, err := r.scanDrafts()
@@ -126,33 +134,71 @@ func (r *recovery) run() error {
 		return err
 	}
 	r.checkDrafts()
-	j.gen = r.lastGen(orphans)
 	j.maxInoLogged = j.maxIno
-	for _, e := range j.index.items {
-		j.noteUnprovenLocked(e)
+	if err := r.begin(); err != nil {
+		return err
 	}
-	if err := r.store(); err != nil {
-		if r.fresh {
-			return err
-		}
-		// A full disk, most likely. All is known from the database and the
-		// tail as they are, so go on behind them; the committer will repeat it.
-		r.problem("what was recovered cannot be written yet: %v", err)
-		j.tail.resume(j.seq)
-		j.bumpLocked()
-		return nil
-	}
-	j.tail.reserve()
-	if r.fresh {
-		if err := j.fs.SyncDir(j.dir); err != nil {
-			return fmt.Errorf("journal: %w", err)
-		}
-		// The name of the directory itself, where we may look.
-		if err := j.fs.SyncDir(filepath.Dir(j.dir)); err != nil && !errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("journal: %w", err)
+	for _, ino := range j.index.inos.all() {
+		if e := j.index.items[ino]; contentGen(e) != 0 {
+			j.awaitProofLocked(e)
 		}
 	}
 	j.unlink(orphans)
+	for _, name := range unused {
+		_ = j.fs.Remove(filepath.Join(j.wal.dir, name)) // tried again by the next Open
+	}
+	return nil
+}
+
+// acquire makes sure that no other process uses the directory.
+func (r *recovery) acquire() error {
+	f, err := os.Open(r.j.wal.dir)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	r.j.lock = f
+	for end := time.Now().Add(lockTimeout); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("journal: lock the directory: %w", err)
+		case time.Now().After(end):
+			return ErrInUse
+		}
+	}
+}
+
+// load reads the log, or what an earlier version left.
+func (r *recovery) load() error {
+	entries, err := os.ReadDir(r.j.wal.dir)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	hasLog := false
+	for _, e := range entries {
+		if _, base, ok := parseSegment(e.Name()); ok {
+			fi, err := e.Info()
+			hasLog = hasLog || base || err != nil || fi.Size() > 0 // an empty one alone was being made
+		}
+		r.logFiles = append(r.logFiles, e.Name())
+	}
+	state, err := r.readGuard()
+	if err != nil {
+		return err
+	}
+	switch {
+	case state == guardLegacy:
+		// Until the guard said otherwise, a log was only on its way.
+		r.legacy = true
+		return r.takeOver()
+	case hasLog:
+		r.guarded = state == guardOurs
+		return r.replay()
+	}
+	r.guarded = state == guardOurs
+	r.fresh, r.doubtAll = true, true // drafts without a log: something removed it
 	return nil
 }
 
@@ -163,281 +209,329 @@ func (r *recovery) problem(format string, args ...any) {
 	r.j.log.Warn("journal: " + s)
 }
 
-// openDB opens the database and reads it, or puts it aside and makes a new
-// one.
-func (r *recovery) openDB() error {
-	path := r.j.path(dbName)
-	fi, err := os.Stat(path)
-	r.fresh = err != nil || fi.Size() == 0
-	if r.fresh {
-		r.doubtAll = true // drafts without a database: somebody removed it
+// replay reads the newest base and the segments after it.
+func (r *recovery) replay() error {
+	var bases, segments []uint64
+	for _, name := range r.logFiles {
+		switch n, base, ok := parseSegment(name); {
+		case ok && base:
+			bases = append(bases, n)
+		case ok:
+			segments = append(segments, n)
+		}
 	}
-	err = r.tryDB(path)
-	if err == nil || errors.Is(err, ErrInUse) || errors.Is(err, ErrNewer) || !errors.Is(err, errDamagedDB) {
-		return err
+	slices.Sort(bases)
+	slices.Sort(segments)
+	first := uint64(0)
+	if len(bases) > 0 {
+		first = bases[len(bases)-1]
+		if err := r.readBase(first); err != nil {
+			return err
+		}
 	}
-	r.names = namesIn(path)
-	to, aerr := r.aside(dbName, path)
-	if aerr != nil {
-		return fmt.Errorf("journal: the database is damaged and cannot be set aside: %w", errors.Join(err, aerr))
+	switch {
+	case len(bases) == 0:
+		r.damage("its base is missing")
+	case !slices.Contains(segments, first):
+		r.damage("a segment is missing")
 	}
-	r.problem("the database was damaged (%v) and is set aside as %s", err, to)
-	r.fresh, r.doubtAll = true, true
-	r.j.index = newIndex()
-	clear(r.j.proven)
-	r.drop = nil
-	return r.tryDB(path)
+	for _, n := range segments {
+		if n < first {
+			continue
+		}
+		end, err := r.readSegment(n)
+		if err != nil {
+			return err
+		}
+		r.j.wal.n, r.j.wal.off = n, int64(end)
+	}
+	if len(segments) > 0 {
+		r.j.wal.n = max(r.j.wal.n, segments[len(segments)-1])
+		r.checkEnd()
+	}
+	r.j.seq = max(r.next, 1) - 1
+	if r.lost > 0 {
+		r.damage(fmt.Sprintf("%d records before its end cannot be read", r.lost))
+	}
+	return nil
 }
 
-var errDamagedDB = errors.New("damaged")
-
-// tryDB opens and reads the database. bbolt panics on pages that make no
-// sense, and the memory map faults when the file was cut; both are damage.
-//
-// Opening for writing looks at all pages in a goroutine of bbolt's own, where
-// a panic ends the process. So what is there is first read through a
-// read-only database, which looks at nothing by itself.
-func (r *recovery) tryDB(path string) (err error) {
-	var db *bolt.DB
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errDamagedDB, p)
-			if db != nil {
-				err = errors.Join(err, db.Close())
-			}
-		}
-	}()
-	if !r.fresh {
-		if db, err = boltOpen(path, &bolt.Options{Timeout: lockTimeout, ReadOnly: true}); err != nil {
-			return err
-		}
-		if err := errors.Join(r.load(db), db.Close()); err != nil {
-			return err
-		}
+// checkEnd looks at what follows the last whole frame of the log: the beginning
+// of one that was never finished, or, after a power failure, anything.
+func (r *recovery) checkEnd() {
+	f, err := os.Open(r.j.wal.path(r.j.wal.n))
+	if err != nil {
+		return // said before
 	}
-	db, err = boltOpen(path, &bolt.Options{
-		Timeout:        lockTimeout,
-		NoFreelistSync: true,
-		FreelistType:   bolt.FreelistMapType,
-		NoSync:         r.noSync,
-		MaxSize:        r.maxDB,
+	defer f.Close()
+	b := make([]byte, len(walMagic))
+	n, _ := f.ReadAt(b, r.j.wal.off)
+	if !bytes.HasPrefix(walMagic[:], b[:n]) && r.last.boot == r.j.boot {
+		r.damage("its end cannot be read")
+	}
+}
+
+// readBase applies a base.
+func (r *recovery) readBase(n uint64) error {
+	count, whole := uint64(0), false
+	_, err := r.readFile(r.j.wal.path(n)+baseSuffix, func(seq uint64, ops []byte) error {
+		count++
+		return forOps(ops, func(op byte, v uint64, payload []byte) error {
+			if op == opEnd {
+				whole, r.next = seq == count, v
+				return nil
+			}
+			return r.apply(op, v, payload)
+		})
 	})
 	if err != nil {
 		return err
 	}
-	if err := r.unchanged(db); err != nil {
-		return errors.Join(err, db.Close())
+	r.j.wal.base = int64(count) // nothing but a first guess: it is rewritten sooner
+	clear(r.seen)
+	if r.baseGen = r.last.gen; !whole {
+		r.baseGen = 0
+		r.damage("its base is not whole")
 	}
-	r.j.db = db
 	return nil
 }
 
-func boltOpen(path string, o *bolt.Options) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, o)
-	switch {
-	case err == nil:
-		return db, nil
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, ErrInUse
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %w", errDamagedDB, err)
-	}
-	return nil, fmt.Errorf("journal: open database: %w", err)
+// readSegment applies the frames of a segment, as far as the base did not have
+// them, and counts those that are missing.
+func (r *recovery) readSegment(n uint64) (end int, err error) {
+	return r.readFile(r.j.wal.path(n), func(seq uint64, ops []byte) error {
+		switch {
+		case r.next == 0:
+		case seq > r.next:
+			r.lost += seq - r.next
+		case seq < r.next:
+			return errRecord // of another file
+		}
+		r.next = max(r.next, seq+1)
+		r.j.wal.since += int64(len(ops))
+		return forOps(ops, r.apply)
+	})
 }
 
-// unchanged makes sure that nobody wrote between the two openings.
-func (r *recovery) unchanged(db *bolt.DB) error {
-	return db.View(func(tx *bolt.Tx) error {
-		if !r.fresh && tx.ID() != r.tx {
-			return ErrInUse
+// readFile calls fn for the frames in a file; the memory that it is mapped to
+// may fault where the disk cannot be read.
+func (r *recovery) readFile(path string, fn func(seq uint64, ops []byte) error) (end int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("journal: read the log: %w", err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return 0, err
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, int(fi.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return 0, fmt.Errorf("journal: read the log: %w", err)
+	}
+	defer unix.Munmap(b)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			r.damage(fmt.Sprintf("%s cannot be read to its end: %v", filepath.Base(path), p))
+			err = nil
+		}
+	}()
+	return readFrames(b, func(seq uint64, ops []byte) error {
+		switch err := fn(seq, ops); {
+		case errors.Is(err, ErrNewer):
+			return err
+		case err != nil:
+			r.damage(fmt.Sprintf("record %d makes no sense (%v)", seq, err))
 		}
 		return nil
 	})
 }
 
-// load reads the database into memory.
-func (r *recovery) load(db *bolt.DB) error {
+// apply does what a frame says.
+func (r *recovery) apply(op byte, v uint64, payload []byte) error {
 	j := r.j
-	return db.View(func(tx *bolt.Tx) error {
-		r.tx = tx.ID()
-		entries, meta := tx.Bucket(bucketEntries), tx.Bucket(bucketMeta)
-		if meta == nil {
-			r.fresh, r.rebooted = true, false
-			return nil
+	switch op {
+	case opRecord:
+		e, synced, err := decodeRecord(payload)
+		if err != nil {
+			return err
 		}
-		if f := getMeta(meta, metaFormat); f > dbFormat {
-			return fmt.Errorf("%w: database format %d", ErrNewer, f)
+		r.take(e, synced)
+		delete(r.doubt, e.Ino)
+	case opDelete:
+		if e := j.index.items[v]; e != nil {
+			j.doneRev = max(j.doneRev, e.Rev)
 		}
-		if entries == nil {
-			return fmt.Errorf("%w: no entries bucket", errDamagedDB)
+		j.setLocked(v, nil, nil)
+	case opReserve:
+		j.maxIno = max(j.maxIno, v)
+	case opMeta:
+		return r.last.read(payload)
+	case opSmall:
+		id, at, err := readSmallAt(payload)
+		if err != nil {
+			return err
 		}
-		j.inDB = getMeta(meta, metaFolded)
-		j.maxIno = getMeta(meta, metaMaxIno)
-		r.rebooted = r.boot == "" || string(meta.Get(metaBoot)) != r.boot
-		return entries.ForEach(func(k, v []byte) error {
-			e, synced, err := decodeRecord(v)
-			if errors.Is(err, ErrNewer) {
-				return err
-			}
-			if len(k) != 8 {
-				return fmt.Errorf("%w: key of %d bytes", errDamagedDB, len(k))
-			}
-			ino := binary.BigEndian.Uint64(k)
-			if err == nil && e.Ino != ino {
-				err = errRecord
-			}
-			if err != nil {
-				r.damagedRecord(ino, v, err)
-				return nil
-			}
-			r.take(e, synced)
-			return nil
-		})
-	})
+		j.small.at[id], r.seen[id] = at, true
+	case opSynced:
+		return r.applySynced(payload)
+	}
+	return nil
+}
+
+func (r *recovery) applySynced(payload []byte) error {
+	f := fields{b: payload}
+	ino := uint64(0)
+	for f.next() {
+		if f.num == fProofIno {
+			ino = f.v
+		}
+	}
+	ok := !f.bad
+	st := decodeDraft(payload, &ok)
+	if !ok {
+		return errRecord
+	}
+	st.c.synced = true
+	switch e := r.j.index.items[ino]; {
+	case contentGen(e) == st.Gen && e.Draft.File == st.File:
+		e.Draft.c.synced = true
+		delete(r.j.older, ino)
+	case contentGen(e) > st.Gen:
+		r.j.older[ino] = st
+	}
+	return nil
 }
 
 func (r *recovery) take(e *Entry, synced *DraftState) {
 	j := r.j
-	j.index.set(e.Ino, e)
+	j.setLocked(e.Ino, e, synced)
 	j.maxIno = max(j.maxIno, e.Ino)
 	j.order = max(j.order, e.Order)
-	if synced != nil {
-		j.proven[e.Ino] = synced
-	} else {
-		delete(j.proven, e.Ino)
-	}
 }
 
-// damagedRecord keeps the bytes of a record that cannot be read.
-func (r *recovery) damagedRecord(ino uint64, record []byte, why error) {
-	r.doubt[ino] = true
-	r.drop = append(r.drop, ino)
-	to, err := r.asideBytes(fmt.Sprintf("record-%d", ino), record)
-	if err != nil {
-		r.problem("the record of inode %d cannot be read (%v), nor be set aside: %v", ino, why, err)
+// damage reports what is wrong with the log, keeps a copy of it as it was, and
+// makes sure that it is rewritten. Only the first time, it copies.
+func (r *recovery) damage(why string) {
+	r.doubtAll = true
+	if r.broken {
+		r.problem("the log is damaged: %s", why)
 		return
 	}
-	r.problem("the record of inode %d cannot be read (%v) and is set aside as %s", ino, why, to)
-}
-
-// replay applies what the tail has and the database has not.
-func (r *recovery) replay() error {
-	j := r.j
-	found, err := j.tail.read()
-	if err != nil {
-		r.doubtAll = true
-		r.problem("the tail cannot be read to its end: %v", err)
-	}
-	frames, lost, last := unfolded(found, j.inDB)
-	if lost > 0 {
-		r.doubtAll = true
-		r.setTailAside(fmt.Sprintf("%d records before its end cannot be read", lost))
-	}
-	for _, f := range frames {
-		err := forOps(f.ops, func(op byte, ino uint64, record []byte) error {
-			switch op {
-			case opDelete:
-				j.index.set(ino, nil)
-				delete(j.proven, ino)
-				j.dirty[ino] = struct{}{}
-			case opReserve:
-				j.maxIno = max(j.maxIno, ino)
-			case opRecord:
-				e, synced, err := decodeRecord(record)
-				if err != nil {
-					return err
-				}
-				r.take(e, synced)
-				delete(r.doubt, e.Ino)
-				j.dirty[e.Ino] = struct{}{}
-			}
-			return nil
-		})
-		switch {
-		case errors.Is(err, ErrNewer):
-			return err
-		case err != nil:
-			r.doubtAll = true
-			r.setTailAside(fmt.Sprintf("record %d makes no sense (%v)", f.seq, err))
-		}
-	}
-	r.history = len(frames) > 0
-	j.seq = last
-	return nil
-}
-
-// setTailAside keeps a copy of the tail files, which are about to be used
-// again.
-func (r *recovery) setTailAside(why string) {
+	r.broken = true
 	var to []string
-	for _, name := range tailNames {
-		b, err := os.ReadFile(r.j.path(name))
-		if err == nil && len(b) > 0 {
-			var p string
-			if p, err = r.asideBytes(name, b); err == nil {
-				to = append(to, p)
-			}
+	for _, name := range r.logFiles {
+		if _, _, ok := parseSegment(name); !ok {
+			continue
 		}
+		p, err := r.asideCopy(logDir+" "+name, filepath.Join(r.j.wal.dir, name))
 		if err != nil {
 			r.problem("%s cannot be set aside: %v", name, err)
+		} else {
+			to = append(to, p)
 		}
 	}
-	r.problem("the tail is damaged: %s; what could be read is used, a copy is set aside as %s", why, strings.Join(to, ", "))
+	r.problem("the log is damaged: %s; what could be read is used, a copy is set aside as %s", why, strings.Join(to, ", "))
 }
 
-// store writes what recovery found out in one synced transaction, so that the
-// tail can start afresh.
-func (r *recovery) store() error {
+// begin opens the log for writing and tells it what was found out. When the
+// disk is full all is known from the log as it is, so that the keeper can
+// repeat it.
+func (r *recovery) begin() error {
 	j := r.j
-	same := !r.fresh && !r.rebooted && !r.history && len(j.dirty) == 0 && len(r.drop) == 0
-	if same {
-		return nil
-	}
-	err := j.db.Update(func(tx *bolt.Tx) error {
-		meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-		if err != nil {
+	if r.fresh || r.legacy || r.broken {
+		if r.legacy {
+			r.clearLog()
+		}
+		if err := r.rewrite(); err != nil {
 			return err
 		}
-		entries, err := tx.CreateBucketIfNotExists(bucketEntries)
+		j.first = nil
+	} else {
+		f, err := j.fs.OpenFile(j.wal.path(j.wal.n), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return err
+			return fmt.Errorf("journal: open the log: %w", err)
 		}
-		for _, ino := range r.drop {
-			if err := entries.Delete(inoKey(ino)); err != nil {
-				return err
-			}
+		j.wal.use(f, j.wal.n, j.wal.off)
+		n, err := f.Length()
+		if err != nil {
+			return fmt.Errorf("journal: open the log: %w", err)
 		}
-		dirty := make([]uint64, 0, len(j.dirty))
-		for ino := range j.dirty {
-			dirty = append(dirty, ino)
+		j.wal.foul = n > j.wal.off // a write that never ended
+		if r.rebooted || len(r.changes) > 0 {
+			r.record()
 		}
-		slices.Sort(dirty)
-		for _, ino := range dirty {
-			e := j.index.items[ino]
-			if e == nil {
-				err = entries.Delete(inoKey(ino))
-			} else {
-				err = entries.Put(inoKey(ino), appendRecord(nil, e, j.proven[ino]))
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return errors.Join(
-			putMeta(meta, metaFormat, dbFormat),
-			putMeta(meta, metaFolded, j.seq),
-			putMeta(meta, metaMaxIno, j.maxIno),
-			meta.Put(metaBoot, []byte(r.boot)),
-		)
-	})
-	if err != nil {
-		return fmt.Errorf("journal: commit: %w", err)
 	}
-	clear(j.dirty)
-	j.inDB = j.seq
-	if j.onFold != nil {
-		j.onFold()
+	j.wal.reserve()
+	if !r.guarded {
+		return r.guard()
 	}
 	return nil
+}
+
+// record puts what was found out before all else that is written.
+func (r *recovery) record() {
+	j := r.j
+	j.first = &record{meta: j.metaLocked(), changes: r.changes}
+	for _, c := range r.changes {
+		j.unwritten[c.Ino] = &unwritten{records: 1, e: c.before, synced: c.beforeSynced}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.writeLocked()
+	if j.first != nil {
+		r.problem("what was recovered cannot be written yet")
+	}
+}
+
+// rewrite makes a new log of what is in memory.
+func (r *recovery) rewrite() error {
+	j := r.j
+	if err := j.rewrite(); err != nil {
+		return err
+	}
+	if !r.fresh {
+		return nil
+	}
+	// The names of the directories themselves, where we may look.
+	for _, dir := range []string{j.dir, filepath.Dir(j.dir)} {
+		if err := j.fs.SyncDir(dir); err != nil && !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// clearLog removes a log that was on its way when a takeover was cut short.
+func (r *recovery) clearLog() {
+	for _, name := range r.logFiles {
+		_ = r.j.fs.Remove(filepath.Join(r.j.wal.dir, name)) // it is written over
+	}
+}
+
+// openContents opens the small contents that are needed, and returns the files
+// that have none.
+func (r *recovery) openContents() (unused []string, err error) {
+	j := r.j
+	needed := make(map[uint64]bool, len(j.small.at))
+	for _, e := range j.index.items {
+		for _, id := range filesOf(e, j.syncedLocked(e)) {
+			needed[id] = true
+		}
+	}
+	for id := range j.small.at {
+		j.gen = max(j.gen, id)
+		if !needed[id] {
+			delete(j.small.at, id)
+		}
+	}
+	if r.legacy {
+		return nil, nil
+	}
+	unused, err = j.small.open(r.logFiles)
+	if err == nil && r.doubtAll {
+		r.saveContents()
+	}
+	return unused, err
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -177,14 +176,7 @@ func TestPowerFailure(t *testing.T) {
 func powerFailure(t *testing.T, seed uint64, steps int) {
 	dir := t.TempDir()
 	fs := newRecFS(dir)
-	db := func() {
-		b, err := os.ReadFile(filepath.Join(dir, dbName))
-		if err != nil {
-			t.Error(err)
-		}
-		fs.note(fsOp{kind: kDB, data: b})
-	}
-	j := open(t, Options{Dir: dir, fs: fs, bootID: "one", noSync: true, GroupCommit: time.Millisecond, folded: db, proveAfter: time.Duration(seed) * time.Millisecond})
+	j := open(t, Options{Dir: dir, fs: fs, bootID: "one", GroupCommit: time.Millisecond, proveAfter: time.Duration(seed) * time.Millisecond, small: []int64{0, -1, 20}[seed%3]})
 	w := &powerWork{t: t, j: j, fs: fs, rng: rand.New(rand.NewPCG(seed, 1)), ino: map[string]uint64{}}
 	w.run(steps)
 	shut(t, j)

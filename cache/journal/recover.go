@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,9 +11,11 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
-// scanDrafts makes the table of draft files and returns those that nothing
+// scanDrafts looks through the draft files and returns those that nothing
 // needs, having put aside what may still be of worth.
 func (r *recovery) scanDrafts() ([]rubbish, error) {
 	j := r.j
@@ -24,33 +27,32 @@ func (r *recovery) scanDrafts() ([]rubbish, error) {
 	if err = errors.Join(err, d.Close()); err != nil {
 		return nil, fmt.Errorf("journal: list drafts: %w", err)
 	}
+	if r.legacy {
+		r.nameLegacyFiles(draftsIn(names))
+	}
+	var orphans []rubbish
 	for _, name := range names {
-		ino, birth, ok := parseDraftName(name)
+		ino, n, ok := parseDraftName(name)
 		if !ok {
 			r.asideDraft(name, "", "it is not a draft of this journal")
 			continue
 		}
-		j.files[ino] = append(j.files[ino], birth)
-	}
-	var orphans []rubbish
-	for ino, births := range j.files {
-		slices.Sort(births)
-		e, synced := j.index.items[ino], j.proven[ino]
-		var kept []uint64
-		for _, b := range births {
-			switch {
-			case holds(births, b, e), holdsSent(births, b, e), holdsState(births, b, synced):
-				kept = append(kept, b)
-			case r.wanted(ino):
-				r.asideOrphan(ino, b)
-			default:
-				orphans = append(orphans, rubbish{ino: ino, birth: b})
-			}
+		j.gen = max(j.gen, n)
+		e := j.index.items[ino]
+		switch {
+		case slices.Contains(filesOf(e, j.syncedLocked(e)), n):
+		case r.wanted(ino):
+			r.asideOrphan(ino, n)
+		default:
+			orphans = append(orphans, rubbish{ino: ino, file: n})
 		}
-		if len(kept) == 0 {
-			delete(j.files, ino)
-		} else {
-			j.files[ino] = kept
+	}
+	for _, e := range j.index.items {
+		if contentGen(e) != 0 {
+			j.gen = max(j.gen, e.Draft.Gen, e.Draft.File)
+		}
+		if e.Sent != nil {
+			j.gen = max(j.gen, e.Sent.Gen)
 		}
 	}
 	return orphans, nil
@@ -67,8 +69,8 @@ func (r *recovery) wanted(ino uint64) bool {
 	return false
 }
 
-func (r *recovery) asideOrphan(ino, birth uint64) {
-	name := draftName(ino, birth)
+func (r *recovery) asideOrphan(ino, n uint64) {
+	name := draftName(ino, n)
 	fi, err := os.Stat(r.j.path(draftsDir, name))
 	if err == nil && fi.Size() == 0 {
 		_ = r.j.fs.Remove(r.j.path(draftsDir, name)) // empty: nothing to keep
@@ -79,7 +81,12 @@ func (r *recovery) asideOrphan(ino, birth uint64) {
 	case e != nil && e.Open:
 		r.asideDraft(name, e.Place.Shown, "it was never closed")
 	default:
-		r.asideDraft(name, r.names[ino], "its entry is lost")
+		shown := make([]byte, 1024)
+		k, err := unix.Getxattr(r.j.path(draftsDir, name), nameAttr, shown)
+		if err != nil {
+			k = 0
+		}
+		r.asideDraft(name, string(shown[:k]), "its entry is lost")
 	}
 }
 
@@ -125,91 +132,140 @@ func (r *recovery) checkDrafts() {
 
 const notSynced = "it was closed without fsync shortly before the machine stopped, and may not be whole"
 
-// damaged tells what is wrong with the file of a content, "" for nothing.
-// After a reboot, content that was not synced may have holes that no look at
-// the file tells from zeros somebody wrote; it must not replace a good file.
+// damaged tells what is wrong with a content, "" for nothing. After a reboot,
+// a file that was not synced may have holes that no look at it tells from
+// zeros that the user wrote; it must not replace a good one.
 func (r *recovery) damaged(ino uint64, st *DraftState) string {
 	j := r.j
-	birth, ok := j.birthLocked(ino, st.Gen)
-	if !ok {
-		if st.Size == 0 && r.remake(ino, st) == nil {
-			return ""
+	if at, ok := j.small.at[st.File]; ok {
+		seg := j.small.segs[at.seg]
+		if seg == nil || int64(at.off)+int64(at.size) > seg.size {
+			return "its bytes are missing"
 		}
-		if r.rebooted && j.proven[ino] == nil {
-			return notSynced
+		if r.rebooted && !st.c.synced {
+			if _, err := readSmall(seg.f, st.File, at); err != nil {
+				return notSynced
+			}
 		}
-		return "its file is missing"
+		return ""
 	}
-	path := j.draftPath(ino, birth)
+	path := j.draftPath(ino, st.File)
 	fi, err := os.Lstat(path)
 	switch {
+	case errors.Is(err, os.ErrNotExist) && st.Size == 0 && r.remake(path) == nil:
+		return ""
+	case errors.Is(err, os.ErrNotExist) && r.rebooted && !st.c.synced:
+		return notSynced
+	case errors.Is(err, os.ErrNotExist):
+		return "its file is missing"
 	case err != nil:
 		return err.Error()
 	case !fi.Mode().IsRegular():
 		return "it is not a regular file"
 	case fi.Size() < st.Size:
 		return fmt.Sprintf("%d of its %d bytes are there", fi.Size(), st.Size)
-	case !r.rebooted || st.Size == 0:
-		return ""
-	}
-	if p := j.proven[ino]; p == nil || p.Gen != st.Gen {
+	case r.rebooted && st.Size > 0 && !st.c.synced:
 		return notSynced
 	}
 	return ""
 }
 
 // remake gives empty content its file again.
-func (r *recovery) remake(ino uint64, st *DraftState) error {
-	f, err := r.j.fs.OpenFile(r.j.draftPath(ino, st.Gen), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+func (r *recovery) remake(path string) error {
+	f, err := r.j.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	r.j.files[ino] = append(r.j.files[ino], st.Gen)
-	slices.Sort(r.j.files[ino])
 	return f.Close()
 }
 
 // salvage deals with an entry whose content is damaged: content of the same
-// inode that was synced takes its place, else the wish for content is
+// inode that was synced takes its place, else the intent for content is
 // dropped.
 func (r *recovery) salvage(e *Entry, why string) {
 	j := r.j
-	p := j.proven[e.Ino]
-	if p == nil || p.Gen == e.Draft.Gen || r.damaged(e.Ino, p) != "" {
+	p := j.older[e.Ino]
+	if p == nil || e.Draft.c.synced || r.damaged(e.Ino, p) != "" {
 		r.asideContent(e, why)
 		r.dropContent(e)
 		return
 	}
-	now, ok := j.birthLocked(e.Ino, e.Draft.Gen)
-	if before, _ := j.birthLocked(e.Ino, p.Gen); ok && before != now {
+	if p.File != e.Draft.File {
 		r.asideContent(e, why)
 	}
 	r.problem("%q (inode %d) is back at the content of its last fsync: %s", e.Place.Shown, e.Ino, why)
 	c := e.Clone()
-	st := *p
-	st.Local = slices.Clone(p.Local)
-	c.Draft = &st
+	c.Draft = p
 	c.Rev++
 	r.replace(e.Ino, c)
-	j.proven[e.Ino] = c.Draft
 }
 
 // asideContent puts the file of e's content aside.
 func (r *recovery) asideContent(e *Entry, why string) {
 	j := r.j
-	birth, ok := j.birthLocked(e.Ino, e.Draft.Gen)
-	if !ok {
-		r.problem("local content of %q (inode %d) is lost: %s", e.Place.Shown, e.Ino, why)
-		return
-	}
 	if e.Draft.Limit > 0 {
 		why += "; parts that were not local are zeros"
 	}
-	r.asideDraft(draftName(e.Ino, birth), e.Place.Shown, why)
-	j.forgetLocked(e.Ino, birth)
+	name := draftName(e.Ino, e.Draft.File)
+	if at, ok := j.small.at[e.Draft.File]; ok {
+		seg := j.small.segs[at.seg]
+		b := make([]byte, at.size)
+		n := 0
+		if seg != nil {
+			n, _ = seg.f.ReadAt(b, int64(at.off)) // what can be read is worth more than why the rest cannot
+		}
+		if n > smallHeader {
+			w, size := parseSmall(b)
+			if size == 0 {
+				w.data = b[smallHeader:n] // with the name in front
+			}
+			r.asideSmall(e.Ino, e.Draft.File, e.Place.Shown, w.data, why)
+			return
+		}
+	} else if _, err := os.Lstat(j.path(draftsDir, name)); err == nil {
+		r.asideDraft(name, e.Place.Shown, why)
+		return
+	}
+	r.problem("local content of %q (inode %d) is lost: %s", e.Place.Shown, e.Ino, why)
 }
 
-// dropContent takes the content wish from e; without content a new file is
+// asideSmall puts a small content aside.
+func (r *recovery) asideSmall(ino, id uint64, shown string, data []byte, why string) {
+	name := draftName(ino, id)
+	if shown != "" {
+		name += " " + shown
+	}
+	to, err := r.asideBytes(name, data)
+	if err != nil {
+		r.problem("local content of %q cannot be set aside (%s): %v", shown, why, err)
+		return
+	}
+	r.problem("local content of %q is set aside as %s: %s", shown, to, why)
+}
+
+// saveContents puts the small contents aside whose entries are lost: those
+// that the log never spoke of, unless they were superfluous when its base was
+// written.
+func (r *recovery) saveContents() {
+	for _, name := range r.logFiles {
+		if !strings.HasSuffix(name, smallSuffix) {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(r.j.wal.dir, name))
+		if err != nil {
+			r.problem("%s cannot be read: %v", name, err)
+			continue
+		}
+		scanSmall(b, func(_ int, w smallWrite, _ int) {
+			if w.id > r.baseGen && !r.seen[w.id] && len(w.data) > 0 {
+				r.asideSmall(w.ino, w.id, w.name, w.data, "its entry is lost")
+				r.seen[w.id] = true
+			}
+		})
+	}
+}
+
+// dropContent takes the content intent from e; without content a new file is
 // nothing.
 func (r *recovery) dropContent(e *Entry) {
 	if e.NodeID == "" {
@@ -222,34 +278,17 @@ func (r *recovery) dropContent(e *Entry) {
 	r.replace(e.Ino, c)
 }
 
+// replace changes an entry in memory, and notes that the log has to be told.
 func (r *recovery) replace(ino uint64, e *Entry) {
 	j := r.j
-	if old := j.index.items[ino]; old != nil {
-		j.doneRev = max(j.doneRev, old.Rev)
+	old := j.index.items[ino]
+	j.doneRev = max(j.doneRev, old.Rev)
+	a := applied{Change: Change{Ino: ino, Entry: e, Progress: true}, before: old, beforeSynced: j.syncedLocked(old)}
+	if contentGen(e) != 0 && e.Draft.c.synced {
+		a.synced = e.Draft
 	}
-	j.index.set(ino, e)
-	delete(j.proven, ino)
-	j.dirty[ino] = struct{}{}
-}
-
-// lastGen is the largest generation in use anywhere.
-func (r *recovery) lastGen(orphans []rubbish) uint64 {
-	var gen uint64
-	for _, e := range r.j.index.items {
-		if e.Draft != nil {
-			gen = max(gen, e.Draft.Gen)
-		}
-		if e.Sent != nil {
-			gen = max(gen, e.Sent.Gen)
-		}
-	}
-	for _, births := range r.j.files {
-		gen = max(gen, slices.Max(births))
-	}
-	for _, o := range orphans {
-		gen = max(gen, o.birth)
-	}
-	return gen
+	j.setLocked(ino, e, a.synced)
+	r.changes = append(r.changes, a)
 }
 
 // aside moves a file into the aside directory and returns its new path. Both
@@ -277,6 +316,25 @@ func (r *recovery) asideBytes(name string, b []byte) (string, error) {
 	}
 	_, err = f.WriteAt(b, 0)
 	return to, errors.Join(err, f.Datasync(), f.Close(), r.j.fs.SyncDir(filepath.Dir(to)))
+}
+
+// asideCopy stores a copy of a file in the aside directory.
+func (r *recovery) asideCopy(name, from string) (string, error) {
+	to, err := r.asidePath(name)
+	if err != nil {
+		return "", err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, in)
+	return to, errors.Join(err, out.Sync(), out.Close(), r.j.fs.SyncDir(filepath.Dir(to)))
 }
 
 // asidePath is a free path: the time, then name, then a number if need be.

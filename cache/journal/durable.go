@@ -1,0 +1,410 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+)
+
+// hardenRetry is the pause after the first failed sync; it doubles up to
+// hardenRetryMax. A full disk is the usual reason, and nothing is lost
+// meanwhile.
+const (
+	hardenRetry    = time.Second
+	hardenRetryMax = 30 * time.Second
+)
+
+// keeper puts what was written on the disk, a group at a time, removes what is
+// superfluous then, and rewrites the log when most of it is history.
+func (j *Journal) keeper() {
+	pause := time.Duration(0)
+	for {
+		select {
+		case <-j.kick:
+		case <-j.stop:
+			return
+		}
+		if !j.linger(max(j.group, pause)) {
+			return
+		}
+		if err := errors.Join(j.harden(), j.clean(), j.rewriteIfDue()); err != nil {
+			pause = min(max(2*pause, hardenRetry), hardenRetryMax)
+			j.log.Error("journal: the log cannot be put on the disk, will be repeated", slog.Any("err", err), slog.Duration("after", pause))
+			wake(j.kick)
+			continue
+		}
+		pause = 0
+	}
+}
+
+// linger lets a group gather. It returns false when the journal is closing.
+func (j *Journal) linger(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-j.stop:
+		return false
+	}
+}
+
+// Sync returns when everything recorded so far survives a power failure;
+// content does when Draft.Sync came before. It ends early with ctx's error, or
+// with what kept the log from the disk; then the entries are still safe from
+// kill -9, and the journal goes on trying.
+func (j *Journal) Sync(ctx context.Context) error {
+	j.flush()
+	j.mu.Lock()
+	want := j.decided
+	for {
+		switch {
+		case j.hardened >= want:
+			j.mu.Unlock()
+			return nil
+		case j.closed:
+			j.mu.Unlock()
+			return ErrClosed
+		case j.hardening == nil:
+			j.mu.Unlock()
+			if err := j.harden(); err != nil {
+				return err
+			}
+			j.mu.Lock()
+		default:
+			ended := j.hardening
+			j.mu.Unlock()
+			select {
+			case <-ended:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			j.mu.Lock()
+		}
+	}
+}
+
+// errStale: an earlier sync failed, and what it covered is not written anew
+// yet.
+var errStale = errors.New("journal: an earlier sync failed")
+
+// harden puts what is written on the disk, first the small contents, then the
+// log, and removes what is superfluous then. It may be called from any side;
+// one at a time does it.
+func (j *Journal) harden() error {
+	j.mu.Lock()
+	for j.hardening != nil {
+		ended := j.hardening
+		j.mu.Unlock()
+		<-ended
+		j.mu.Lock()
+	}
+	j.hardening = make(chan struct{})
+	mark, proofs := j.decided, j.stored
+	j.stored = nil
+	var segs []*smallSeg
+	for _, s := range j.small.segs {
+		if s.dirty {
+			segs = append(segs, s)
+			s.dirty = false
+		}
+	}
+	var logs []file
+	if j.hardened < mark || len(segs) > 0 {
+		logs = append(slices.Clone(j.wal.old), j.wal.f)
+	}
+	j.mu.Unlock()
+
+	var errs []error
+	var failed []*smallSeg
+	for _, s := range segs {
+		if err := s.f.Datasync(); err != nil {
+			errs, failed = append(errs, err), append(failed, s)
+		}
+	}
+	logFailed := false
+	for _, f := range logs {
+		if err := f.Datasync(); err != nil {
+			errs, logFailed = append(errs, err), true
+		}
+	}
+
+	j.mu.Lock()
+	// The kernel forgets what it could not write, and says so once: only what
+	// is written anew counts.
+	for _, s := range failed {
+		s.failed = true
+	}
+	if logFailed {
+		j.syncsFailed++
+	}
+	err := errors.Join(errs...)
+	if err == nil && j.staleLocked() {
+		err = errStale
+	}
+	if err == nil {
+		j.hardenedLocked(mark, proofs, len(logs)-1)
+	} else {
+		j.stored = append(proofs, j.stored...)
+		wake(j.kick)
+	}
+	gone := j.takeRubbishLocked()
+	close(j.hardening)
+	j.hardening = nil
+	j.mu.Unlock()
+	j.unlink(gone)
+	if err != nil {
+		return fmt.Errorf("journal: sync: %w", err)
+	}
+	return nil
+}
+
+// hardenedLocked draws the consequences of a sync that covered the records up
+// to mark and n earlier segments.
+func (j *Journal) hardenedLocked(mark uint64, proofs []*Entry, n int) {
+	j.hardened = max(j.hardened, mark)
+	for ; n > 0 && len(j.wal.old) > 0; n-- {
+		j.shutLocked(j.wal.old[0])
+		j.wal.old = j.wal.old[1:]
+	}
+	for _, e := range proofs {
+		j.provedLocked(e.Ino, e.Draft)
+	}
+}
+
+// staleLocked reports whether what a failed sync covered is not written anew
+// yet.
+func (j *Journal) staleLocked() bool {
+	if j.syncsFailed != j.syncsCured {
+		return true
+	}
+	for _, s := range j.small.segs {
+		if s.failed && s.live > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// shutLocked closes a file off the caller's path: freeing a large one takes
+// long.
+func (j *Journal) shutLocked(f file) {
+	if j.closed {
+		_ = f.Close() // nothing is wanted of it
+		return
+	}
+	j.closing.Go(func() { _ = f.Close() })
+}
+
+// Content is synced when it has waited for its upload for long, although
+// nobody asked: after a power failure it would have to be proved whole.
+const proveAfter = 5 * time.Second
+
+// awaited is a content that waits for being synced.
+type awaited struct {
+	ino   uint64
+	c     *blob
+	since time.Time
+}
+
+// proof says that a state is on the disk.
+type proof struct {
+	ino   uint64
+	state *DraftState
+}
+
+// awaitProofLocked notes that e's content, which is new, has to be synced one
+// day: a small one comes with the next sync of the log.
+func (j *Journal) awaitProofLocked(e *Entry) {
+	c := e.Draft.c
+	if c == nil || c.synced {
+		return
+	}
+	if j.small.has(e.Draft.File) {
+		j.stored = append(j.stored, e)
+		wake(j.kick)
+		return
+	}
+	j.awaiting = append(j.awaiting, awaited{e.Ino, c, time.Now()})
+	if len(j.awaiting) == 1 {
+		wake(j.toProve)
+	}
+}
+
+// prover syncs content that has waited for long. It is a goroutine of its own
+// because syncing gigabytes takes longer than the log may wait.
+func (j *Journal) prover() {
+	for {
+		select {
+		case <-j.toProve:
+		case <-j.stop:
+			return
+		}
+		for j.waitingForProof() > 0 {
+			if !j.linger(j.prove / 4) {
+				return
+			}
+			for ino := j.dueForProof(); ino != 0; ino = j.dueForProof() {
+				select {
+				case <-j.stop:
+					return
+				default:
+					j.proveContent(ino)
+				}
+			}
+		}
+	}
+}
+
+func (j *Journal) waitingForProof() int {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return len(j.awaiting)
+}
+
+// dueForProof is an inode whose content has waited long enough, 0 for none.
+func (j *Journal) dueForProof() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.awaiting) > 0 {
+		a := j.awaiting[0]
+		e := j.index.items[a.ino]
+		current := contentGen(e) != 0 && e.Draft.c == a.c && !a.c.synced
+		if current && time.Since(a.since) < j.prove {
+			return 0
+		}
+		j.awaiting = j.awaiting[1:]
+		if current {
+			return a.ino
+		}
+	}
+	j.awaiting = nil
+	return 0
+}
+
+func (j *Journal) proveContent(ino uint64) {
+	d, err := j.ContinueDraft(ino)
+	if (d == nil && err == nil) || errors.Is(err, ErrClosed) {
+		return
+	}
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	if err != nil {
+		j.log.Warn("journal: cannot sync a draft", slog.Uint64("ino", ino), slog.Any("err", err))
+	}
+}
+
+// provedLocked notes that st's bytes are on the disk.
+func (j *Journal) provedLocked(ino uint64, st *DraftState) {
+	st.c.synced = true
+	if u := j.unwritten[ino]; u != nil && contentGen(u.e) >= st.Gen {
+		u.synced = st
+	}
+	e, before := j.index.items[ino], j.older[ino]
+	switch {
+	case contentGen(e) == 0:
+		return
+	case e.Draft.same(st):
+		delete(j.older, ino)
+	case e.Draft.Gen > st.Gen && (before == nil || before.Gen < st.Gen):
+		j.older[ino] = st
+		j.older[ino] = j.provenFor(e)
+	default:
+		return
+	}
+	if before != nil {
+		j.releaseLocked(ino, before.File)
+	}
+}
+
+// syncedLocked is the newest content of e's inode that is on the disk, nil for
+// none: its own, or the one before, whose file is kept as long.
+func (j *Journal) syncedLocked(e *Entry) *DraftState {
+	switch {
+	case contentGen(e) == 0:
+		return nil
+	case e.Draft.c != nil && e.Draft.c.synced:
+		return e.Draft
+	}
+	return j.older[e.Ino]
+}
+
+// provenFor is syncedLocked for e as it will be. A cut within the same file is
+// the user's word on both contents.
+func (j *Journal) provenFor(e *Entry) *DraftState {
+	if contentGen(e) == 0 {
+		return nil
+	}
+	if e.Draft.c != nil && e.Draft.c.synced {
+		return e.Draft
+	}
+	p := j.older[e.Ino]
+	if old := j.index.items[e.Ino]; contentGen(old) != 0 && old.Draft.c != nil && old.Draft.c.synced {
+		p = old.Draft
+	}
+	if p == nil || p.same(e.Draft) || p.Size <= e.Draft.Size || p.File != e.Draft.File {
+		return p
+	}
+	c := *p
+	c.Size, c.Limit = e.Draft.Size, min(p.Limit, e.Draft.Size)
+	c.Local = slices.Clone(p.Local)
+	(*extents)(&c.Local).cut(c.Limit)
+	return &c
+}
+
+// rubbish is a draft file to unlink, or a small content to forget, once the
+// disk has everything up to record after.
+type rubbish struct {
+	ino, file uint64
+	after     uint64
+}
+
+// takeRubbishLocked takes the files that may be unlinked now.
+func (j *Journal) takeRubbishLocked() (files []rubbish) {
+	n := 0
+	for ; n < len(j.rubbish) && j.rubbish[n].after <= j.hardened; n++ {
+		r := j.rubbish[n]
+		if !j.neededLocked(r.ino, r.file) && !j.small.dropLocked(r.file) {
+			files = append(files, r)
+		}
+	}
+	if j.rubbish = j.rubbish[n:]; len(j.rubbish) == 0 {
+		j.rubbish = nil
+	}
+	return files
+}
+
+func (j *Journal) unlink(rs []rubbish) {
+	if len(rs) == 0 {
+		return
+	}
+	j.unlinking.Lock()
+	defer j.unlinking.Unlock()
+	for _, r := range rs {
+		if err := j.fs.Remove(j.draftPath(r.ino, r.file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			j.log.Warn("journal: cannot remove a draft that is not needed", slog.Uint64("ino", r.ino), slog.Any("err", err))
+		}
+	}
+}
+
+// makeRoom lets go of the files that nobody needs any more, and tells whether
+// there may be room now.
+func (j *Journal) makeRoom() bool {
+	j.mu.Lock()
+	some := len(j.rubbish) > 0
+	j.mu.Unlock()
+	if some && j.harden() != nil {
+		return false
+	}
+	if !j.unlinking.TryLock() { // some are being removed
+		some = true
+		j.unlinking.Lock()
+	}
+	j.unlinking.Unlock()
+	return some
+}
