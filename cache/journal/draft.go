@@ -708,12 +708,12 @@ func (d *Draft) Sync() error {
 // proveLocked notes in the log that st, a state of d's present file, is on the
 // disk.
 func (j *Journal) proveLocked(d *Draft, st *DraftState) {
-	known := st.c.synced
-	j.provedLocked(d.ino, st)
-	if e := j.index.items[d.ino]; !known && j.drafts[d.ino] == d && contentGen(e) >= st.Gen {
+	if e := j.index.items[d.ino]; !st.c.synced && j.drafts[d.ino] == d && contentGen(e) >= st.Gen {
+		// Before provedLocked: what is superfluous then goes after this is on the disk.
 		j.queueLocked(&record{proof: &proof{d.ino, st}})
 		wake(j.kick)
 	}
+	j.provedLocked(d.ino, st)
 }
 
 // Close ends one use of the draft. With the last one the file is closed, and

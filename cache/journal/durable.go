@@ -31,6 +31,7 @@ func (j *Journal) keeper() {
 		if !j.linger(max(j.group, pause)) {
 			return
 		}
+		j.flush()
 		if err := errors.Join(j.harden(), j.clean(), j.rewriteIfDue()); err != nil {
 			pause = min(max(2*pause, hardenRetry), hardenRetryMax)
 			j.log.Error("journal: the log cannot be put on the disk, will be repeated", slog.Any("err", err), slog.Duration("after", pause))

@@ -148,7 +148,7 @@ func (j *Journal) releaseLocked(ino uint64, files ...uint64) {
 		if f == 0 || slices.Contains(files[:i], f) || j.neededLocked(ino, f) {
 			continue
 		}
-		j.rubbish = append(j.rubbish, rubbish{ino, f, j.decided})
+		j.rubbish = append(j.rubbish, rubbish{ino, f, j.appended})
 		wake(j.kick)
 	}
 }
