@@ -47,6 +47,8 @@ type Options struct {
 	ReadTimeout time.Duration // a read without a byte for so long fails, 0 = 15 s
 	CallTimeout time.Duration // how long a namespace call waits for the drive, 0 = 1 s
 
+	BeforeSync func() // for tests: called before each fsync of mirror and journal; nil = nothing
+
 	Control  string // path of the control socket, for user.drivefs.control
 	Hostname string // in names of conflict copies, "" = os.Hostname
 	Logger   *slog.Logger
@@ -154,7 +156,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 func (s *Store) openRooms() error {
 	var err error
-	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log})
+	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, BeforeSync: s.o.BeforeSync})
 	if err != nil {
 		return roomError(err)
 	}
@@ -168,6 +170,7 @@ func (s *Store) openRooms() error {
 		Reserve:    s.journal.ReserveIno,
 		FirstIno:   max(s.journal.MaxIno()+1, firstIno),
 		OwnContent: s.ownContent,
+		BeforeSync: s.o.BeforeSync,
 		Skipped: func(id, why string) {
 			s.events.add("mirror", "", "a node of the drive cannot be shown: "+why+" ("+id+")")
 		},

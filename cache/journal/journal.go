@@ -46,6 +46,7 @@ type Options struct {
 	MakeRoom func(bytes int64) bool
 
 	// For tests.
+	BeforeSync func() // called before each fsync, by the goroutine that waits for it; nil = nothing
 	fs         fsys
 	bootID     string
 	proveAfter time.Duration

@@ -33,6 +33,9 @@ func Open(o Options) (*Journal, error) {
 	if o.fs == nil {
 		o.fs = osFS{}
 	}
+	if o.BeforeSync != nil {
+		o.fs = slowSync{o.fs, o.BeforeSync}
+	}
 	if o.proveAfter == 0 {
 		o.proveAfter = proveAfter
 	}

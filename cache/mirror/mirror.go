@@ -27,6 +27,9 @@ type Options struct {
 	// same: names differing in case only are one name to the drive.
 	NamesExact bool
 	NoSync     bool // never fsync; for tests
+	// BeforeSync is called before each fsync, by the goroutine that waits for it;
+	// for tests. Nil = nothing.
+	BeforeSync func()
 	// Reserve is told, before it happens, that inode numbers below upTo will
 	// be handed out, so that they are not handed out again when the mirror is
 	// lost. An error stops the write. It is called inside write transactions:
@@ -265,6 +268,7 @@ func (m *Mirror) FeedEnd(at time.Time) error {
 		if err := m.finishLoad(f, locked, at); err != nil {
 			return err
 		}
+		m.beforeSync()
 		if err := f.sync(); err != nil {
 			return err
 		}
@@ -281,6 +285,7 @@ func (m *Mirror) FeedEnd(at time.Time) error {
 	m.state.mu.Unlock()
 	var err error
 	if f.marked {
+		m.beforeSync()
 		err = f.sync()
 	}
 	if err == nil && at.Sub(last) > pruneEvery {
@@ -367,3 +372,9 @@ func number(v []byte) (uint64, bool) {
 
 // errStop ends a walk that has enough.
 var errStop = errors.New("enough")
+
+func (m *Mirror) beforeSync() {
+	if m.o.BeforeSync != nil {
+		m.o.BeforeSync()
+	}
+}

@@ -117,6 +117,9 @@ func (m *Mirror) commitLocked(f *file, from *liveView, jobs ...*job) error {
 			}
 			limit = j.w.limit
 		}
+		if !f.bolt.NoSync {
+			m.beforeSync()
+		}
 		return tx.Commit()
 	})
 	if err != nil {
@@ -171,6 +174,7 @@ func (m *Mirror) afterCommitLocked(f *file, wrote int) error {
 	}
 	f.loaded += wrote
 	if f.loaded > syncEvery {
+		m.beforeSync()
 		if err := f.sync(); err != nil {
 			return fmt.Errorf("syncing: %w", err)
 		}
