@@ -27,6 +27,7 @@ const fsType = "drivefs"
 type MountOptions struct {
 	Store      *cache.Store
 	Mountpoint string // an empty directory
+	NonEmpty   bool   // or any directory
 	FsName     string // first column of df, "" = "drivefs"
 
 	UID, GID   uint32 // who owns every node
@@ -67,7 +68,7 @@ func Mount(ctx context.Context, o MountOptions) (*Server, error) {
 	if o.FsName == "" {
 		o.FsName = fsType
 	}
-	path, err := prepare(ctx, o.Mountpoint)
+	path, err := prepare(ctx, o.Mountpoint, o.NonEmpty)
 	if err != nil {
 		return nil, err
 	}

@@ -40,9 +40,9 @@ var (
 var ErrBusy = errors.New("the mount is in use")
 
 // prepare makes sure that mountpoint is fit to be mounted on and gives its
-// absolute path without symbolic links. A drivefs mount there whose server
+// absolute path without symbolic links; full = it need not be empty. A drivefs mount there whose server
 // died is detached.
-func prepare(ctx context.Context, mountpoint string) (string, error) {
+func prepare(ctx context.Context, mountpoint string, full bool) (string, error) {
 	path, err := resolve(mountpoint)
 	if Dead(path) {
 		if err := clearDead(ctx, path); err != nil {
@@ -72,7 +72,7 @@ func prepare(ctx context.Context, mountpoint string) (string, error) {
 		return "", fmt.Errorf("%s: %w", path, ErrNotDir)
 	case err != nil:
 		return "", fmt.Errorf("mount point: %w", err)
-	case !empty:
+	case !empty && !full:
 		return "", fmt.Errorf("%s: %w", path, ErrNotEmpty)
 	}
 	if os.Geteuid() != 0 && unix.Access(path, unix.W_OK) != nil {

@@ -53,7 +53,7 @@ func TestPrepare(t *testing.T) {
 		{in("full"), ErrNotEmpty},
 		{"/proc", ErrMounted},
 	} {
-		if _, err := prepare(t.Context(), c.at); !errors.Is(err, c.want) {
+		if _, err := prepare(t.Context(), c.at, false); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.at, err, c.want)
 		}
 	}
@@ -61,7 +61,7 @@ func TestPrepare(t *testing.T) {
 		t.Skip("no /dev/fuse here: what is fit cannot be tried")
 	}
 	for _, at := range []string{in("empty"), in("link"), in("empty") + "/", in("full/../empty")} {
-		got, err := prepare(t.Context(), at)
+		got, err := prepare(t.Context(), at, false)
 		if err != nil || got != in("empty") {
 			t.Errorf("%s: %q, %v; want %q", at, got, err, in("empty"))
 		}

@@ -52,7 +52,7 @@ func runRename(ctx context.Context, c *config.Config, path, newName string) erro
 	if !ok || path == m.Mountpoint {
 		return fail(exitNotMounted, "it does not lie in a mounted drive")
 	}
-	client, err := running.Ask(c, m.Mountpoint)
+	client, err := running.Ask(c, m)
 	if err != nil {
 		return err
 	}

@@ -104,13 +104,159 @@ func TestControlSocket(t *testing.T) {
 func TestRuntimeDirectory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, drivetest.Options{})
-	w.env = append(w.env, "XDG_RUNTIME_DIR="+filepath.Join(w.home, "run"))
-	w.mount()
-	path, err := control.SocketOf(t.Context(), w.mountpoint)
-	if err != nil || filepath.Dir(path) != filepath.Join(w.home, "run/drivefs") {
-		t.Errorf("%s, %v", path, err)
+	own := filepath.Join(w.home, "run")
+	if err := os.Mkdir(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(w.home, ".local/state/drivefs/default/run")
+	for dir, want := range map[string]string{own: own + "/drivefs", "/run/user/none": state, "/proc": state} {
+		if dir == "/proc" && os.Getuid() == 0 {
+			dir = "" // root owns it
+		}
+		w.env = append(w.env, "XDG_RUNTIME_DIR="+dir)
+		w.mount()
+		path, err := control.SocketOf(t.Context(), w.mountpoint)
+		if err != nil || filepath.Dir(path) != want {
+			t.Errorf("XDG_RUNTIME_DIR=%s: %s, %v; want it in %s", dir, path, err, want)
+		}
+		w.must("unmount", w.mountpoint)
+	}
+}
+
+// Whom root's mount is made for may ask how it is, and no more.
+func TestGuest(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can be two users")
+	}
+	w := newWorld(t, drivetest.Options{})
+	run := filepath.Join(w.home, "run")
+	for dir, mode := range map[string]os.FileMode{run: 0o755, filepath.Dir(w.home): 0o755, w.home: 0o755, w.mountpoint: 0o755} {
+		if err := errors.Join(os.MkdirAll(dir, mode), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The program itself lies where that user cannot reach it.
+	program := filepath.Join(w.home, "drivefs")
+	if out, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.env = append(w.env, "XDG_RUNTIME_DIR="+run)
+	w.mount("--allow-other", "--uid=65534", "--gid=65534")
+	for verb, want := range map[string]int{"status": 0, "refresh": 0, "flush": 0, "limit": 1, "unmount": 1} {
+		cmd := w.command(verb, w.mountpoint)
+		cmd.Path, cmd.Dir = program, "/"
+		cmd.Env = append(cmd.Env, "HOME=/nonexistent")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, stderr, code := w.finish(cmd); code != want {
+			t.Errorf("%s: exit code %d, want %d: %s%s", verb, code, want, out, stderr)
+		}
 	}
 	w.must("unmount", w.mountpoint)
+}
+
+// A mountpoint that was made by drivefs takes nothing while nothing is mounted
+// there; other directories are left as they are.
+func TestMadeMountpoint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	mode := func() os.FileMode {
+		t.Helper()
+		st, err := os.Stat(w.mountpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode().Perm()
+	}
+	if err := os.Chmod(w.mountpoint, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.mount("--mkdir")
+	w.must("unmount", w.mountpoint)
+	if got := mode(); got != 0o755 {
+		t.Errorf("somebody's directory has mode %o", got)
+	}
+	if err := os.Remove(w.mountpoint); err != nil {
+		t.Fatal(err)
+	}
+	w.mountpoint = filepath.Join(w.mountpoint, "below", "here")
+	for range 2 { // made, and found
+		w.mount("--mkdir")
+		w.write("a", "b")
+		w.must("unmount", w.mountpoint)
+		if got := mode(); got != 0o500 {
+			t.Errorf("after the mount the directory has mode %o", got)
+		}
+	}
+	p := w.mount("--mkdir")
+	p.signal(syscall.SIGKILL)
+	p.end()
+	w.mount("--mkdir")
+	w.must("unmount", w.mountpoint)
+	if got := mode(); got != 0o500 {
+		t.Errorf("after a killed mount the directory has mode %o", got)
+	}
+}
+
+// What lies in a mountpoint is named, and can be mounted over.
+func TestNonEmptyMountpoint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	put(t, w.file("stray"), "x")
+	for _, service := range []bool{false, true} {
+		want := 2
+		if service { // it tries again
+			w.env, want = append(w.env, "NOTIFY_SOCKET="+filepath.Join(w.home, "notify")), 1
+		}
+		_, stderr, code := w.run("mount", w.mountpoint)
+		if code != want {
+			t.Errorf("exit code %d, want %d", code, want)
+		}
+		oneLine(t, stderr, "not empty", `"stray"`, "--allow-non-empty")
+	}
+	w.mount("--allow-non-empty")
+	if list := names(t, w.mountpoint); len(list) > 0 {
+		t.Errorf("it shows %q", list)
+	}
+	w.must("unmount", w.mountpoint)
+	if got := read(t, w.file("stray")); got != "x" {
+		t.Errorf("what lay there is %q", got)
+	}
+}
+
+// Who reads the mount's words may go away.
+func TestClosedPipe(t *testing.T) {
+	t.Parallel()
+	needFuse(t)
+	w := newWorld(t, drivetest.Options{})
+	r, wr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := w.command("mount", "--log-level=debug", w.mountpoint)
+	cmd.Stdout, cmd.Stderr = wr, wr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wr.Close()
+	w.eventually("it is mounted", w.mounted)
+	r.Close()
+	w.write("kept", "safe")
+	w.must("refresh")
+	w.must("flush")
+	w.unreachable()
+	w.write("waits", "x")
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil { // it says that it waits
+		t.Fatal(err)
+	}
+	w.eventually("it drains", func() bool { return w.status().State == "draining" })
+	w.drive.SetFaults(drivetest.Faults{})
+	if err := cmd.Wait(); err != nil || w.mounted() {
+		t.Errorf("%v, mounted %v", err, w.mounted())
+	}
+	if got := w.onDrive("waits"); got != "x" {
+		t.Errorf("the drive has %q", got)
+	}
 }
 
 // A verb finds a mount whatever profile and state directory it has.
@@ -193,13 +339,18 @@ func TestMountHelperProgram(t *testing.T) {
 	t.Parallel()
 	needFuse(t)
 	w := newWorld(t, drivetest.Options{})
+	w.env = append(w.env, "DRIVEFS_STATE_DIR="+filepath.Join(w.home, "state"), "DRIVEFS_CACHE_DIR="+filepath.Join(w.home, "cache"))
 	cmd := w.command()
 	cmd.Args = []string{"/sbin/mount.drivefs", "work", w.mountpoint, "-o", "ro,noexec,_netdev,names=exact"}
 	if _, stderr, code := w.finish(cmd); code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	if s := w.status(w.mountpoint); s.Profile != "work" || !s.ReadOnly {
+	s := w.status(w.mountpoint)
+	if s.Profile != "work" || !s.ReadOnly {
 		t.Errorf("%+v", s)
+	}
+	if os.Getuid() == 0 && s.Config != "/etc/drivefs/config.toml" { // whoever's HOME that is
+		t.Errorf("root's mount goes by %s", s.Config)
 	}
 	if err := os.WriteFile(w.file("x"), nil, 0o600); err == nil {
 		t.Error("a read-only mount was written to")

@@ -121,6 +121,7 @@ func TestPackage(t *testing.T) {
 	if !strings.HasPrefix(filepath.Base(deb), "drivefs_1.2.3_") {
 		t.Errorf("the package is called %s", deb)
 	}
+	w.env = append(w.env, "DRIVEFS_STATE_DIR="+filepath.Join(w.home, "state"), "DRIVEFS_CACHE_DIR="+filepath.Join(w.home, "cache"))
 	root := filepath.Join(w.home, "root")
 	for _, dir := range []string{"info", "updates", "triggers"} {
 		if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg", dir), 0o755); err != nil {

@@ -218,14 +218,16 @@ func TestMountOptions(t *testing.T) {
 }
 
 func TestPlaces(t *testing.T) {
+	runtime := t.TempDir()
 	for _, test := range []struct {
 		name string
 		env  Env
 		want Places
 	}{
 		{"home", env("HOME", "/h"), Places{"/h/.config/drivefs", "/h/.local/state/drivefs", "/h/.cache/drivefs", ""}},
-		{"xdg", env("HOME", "/h", "XDG_CONFIG_HOME", "/c", "XDG_STATE_HOME", "/s", "XDG_CACHE_HOME", "/k", "XDG_RUNTIME_DIR", "/r"),
-			Places{"/c/drivefs", "/s/drivefs", "/k/drivefs", "/r/drivefs"}},
+		{"not this user's runtime directory", env("HOME", "/h", "XDG_RUNTIME_DIR", "/none"), Places{"/h/.config/drivefs", "/h/.local/state/drivefs", "/h/.cache/drivefs", ""}},
+		{"xdg", env("HOME", "/h", "XDG_CONFIG_HOME", "/c", "XDG_STATE_HOME", "/s", "XDG_CACHE_HOME", "/k", "XDG_RUNTIME_DIR", runtime),
+			Places{"/c/drivefs", "/s/drivefs", "/k/drivefs", runtime + "/drivefs"}},
 		{"relative is ignored", env("HOME", "/h", "XDG_CONFIG_HOME", "c"), Places{"/h/.config/drivefs", "/h/.local/state/drivefs", "/h/.cache/drivefs", ""}},
 		{"system unit", env(), Places{"/etc/drivefs", "/var/lib/drivefs", "/var/cache/drivefs", "/run/drivefs"}},
 	} {

@@ -2,8 +2,10 @@ package config
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Env is where variables are looked up; [os.LookupEnv] in the program.
@@ -24,13 +26,18 @@ func (e Env) dir(key string) string {
 }
 
 // Places are the directories of drivefs, each ending in "drivefs". Runtime is
-// "" when the user has none: sockets then live in the state directory.
+// "" when the user has none: sockets then live below the state directory.
 type Places struct{ Config, State, Cache, Runtime string }
 
 // FindPlaces follows the XDG base directory specification, and the places of
 // system services where there is no HOME.
 func FindPlaces(env Env) Places {
 	home := env.dir("HOME")
+	if home == "" && os.Geteuid() != 0 { // env -i, and some services: the system's places are not this user's
+		if u, err := user.Current(); err == nil && filepath.IsAbs(u.HomeDir) {
+			home = u.HomeDir
+		}
+	}
 	pick := func(key, below, system string) string {
 		switch {
 		case env.dir(key) != "":
@@ -46,12 +53,25 @@ func FindPlaces(env Env) Places {
 		Cache:  pick("XDG_CACHE_HOME", ".cache", "/var/cache"),
 	}
 	switch {
-	case env.dir("XDG_RUNTIME_DIR") != "":
+	case ownDir(env.dir("XDG_RUNTIME_DIR")):
 		p.Runtime = filepath.Join(env.dir("XDG_RUNTIME_DIR"), "drivefs")
 	case home == "":
 		p.Runtime = "/run/drivefs"
 	}
 	return p
+}
+
+// ownDir reports whether there is such a directory and it is this user's: su and
+// containers leave another one's in the environment.
+func ownDir(path string) bool {
+	var st syscall.Stat_t
+	return path != "" && syscall.Stat(path, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFDIR && int(st.Uid) == os.Geteuid()
+}
+
+// System are the places of a mount that belongs to the machine: mount(8) as root
+// has the HOME of whoever called it, and none at boot.
+func System() Places {
+	return Places{Config: "/etc/drivefs", State: "/var/lib/drivefs", Cache: "/var/cache/drivefs", Runtime: "/run/drivefs"}
 }
 
 // absolute makes a path independent of the working directory, and lets a file

@@ -45,6 +45,7 @@ type Config struct {
 	MaxFileSize                  int64
 	UID, GID, Umask              uint32
 	AllowOther, AllowRoot        bool
+	AllowNonEmpty, Mkdir         bool
 	Checkpoint                   string
 	NoExec                       bool // -o noexec: no programs are run from the mount
 	Background                   bool
@@ -152,6 +153,10 @@ var Settings = []Setting{
 		field: func(c *Config) value { return boolValue(&c.AllowOther) }},
 	{Name: "allow-root", Default: "false", Group: Mount, Usage: "root may use the mount",
 		field: func(c *Config) value { return boolValue(&c.AllowRoot) }},
+	{Name: "allow-non-empty", Default: "false", Group: Mount, Usage: "mount over what lies in the mountpoint; it is there again afterwards",
+		field: func(c *Config) value { return boolValue(&c.AllowNonEmpty) }},
+	{Name: "mkdir", Default: "false", Group: Mount, Usage: "make the mountpoint when it is missing; nothing can be written into it while nothing is mounted there",
+		field: func(c *Config) value { return boolValue(&c.Mkdir) }},
 	{Name: "checkpoint", Meta: "TOKEN", Group: Mount, Usage: "start the changes feed there (debugging)",
 		field: func(c *Config) value { return textValue(&c.Checkpoint) }},
 	{Name: "background", Default: "false", Group: Mount, Usage: "return once the mount answers",

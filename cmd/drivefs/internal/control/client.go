@@ -17,12 +17,16 @@ import (
 // Client speaks to the mount behind one socket.
 type Client struct {
 	path string
+	uid  int // whose mount it is
 	http *http.Client
 }
 
-// NewClient makes a client without connecting.
-func NewClient(path string) *Client {
-	c := &Client{path: path}
+// NewClient makes a client of this user's mount, without connecting.
+func NewClient(path string) *Client { return NewClientOf(path, os.Geteuid()) }
+
+// NewClientOf makes a client of the mount of the user uid.
+func NewClientOf(path string, uid int) *Client {
+	c := &Client{path: path, uid: uid}
 	c.http = &http.Client{Transport: &http.Transport{DialContext: c.dial, DisableKeepAlives: true}}
 	return c
 }
@@ -37,7 +41,14 @@ func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		defer dir.Close()
 		addr = short(dir, c.path)
 	}
-	return (&net.Dialer{}).DialContext(ctx, "unix", addr)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPeer(conn, c.uid); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // Call asks for one verb and decodes its result into out, which may be nil.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,7 +27,7 @@ func asFault(err error) *Fault {
 
 func listen(t *testing.T, path string, calls map[string]Call) *Server {
 	t.Helper()
-	s, err := Listen(path, calls, asFault)
+	s, err := Listen(path, os.Geteuid(), calls, asFault)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,20 +80,39 @@ func TestCall(t *testing.T) {
 	}
 }
 
+// The socket is its owner's. A directory that others can change is refused, and
+// none that was there is changed.
 func TestOnlyForItsOwner(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "run")
-	if err := os.Mkdir(dir, 0o755); err != nil { // as a careless script would
-		t.Fatal(err)
-	}
-	path := Path(dir, "unused", "/mnt")
-	listen(t, path, nil)
-	for p, want := range map[string]os.FileMode{dir: 0o700, path: 0o600} {
-		st, err := os.Stat(p)
-		if err != nil {
+	for _, test := range []struct {
+		mode os.FileMode // of the directory, 0 = there is none
+		want os.FileMode // 0 = refused
+	}{{0, 0o700}, {0o700, 0o700}, {0o755, 0o755}, {0o1777, 0}, {0o770, 0}} {
+		dir := filepath.Join(t.TempDir(), "run")
+		if test.mode != 0 {
+			if err := errors.Join(os.Mkdir(dir, 0o700), unix.Chmod(dir, uint32(test.mode))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := Path(dir, "unused", "/mnt")
+		s, err := Listen(path, os.Geteuid(), nil, asFault)
+		if (err == nil) != (test.want != 0) {
+			t.Errorf("a directory of mode %o: %v", test.mode, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
 			t.Fatal(err)
 		}
-		if st.Mode().Perm() != want {
-			t.Errorf("%s has mode %o, want %o", p, st.Mode().Perm(), want)
+		if want := cmp.Or(test.want, test.mode); os.FileMode(st.Mode&0o7777) != want {
+			t.Errorf("the directory of mode %o has mode %o, want %o", test.mode, st.Mode&0o7777, want)
+		}
+		if s == nil {
+			continue
+		}
+		if err := unix.Stat(path, &st); err != nil || st.Mode&0o777 != 0o600 {
+			t.Errorf("the socket: mode %o, %v", st.Mode&0o777, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -118,7 +139,7 @@ func TestNobodyThere(t *testing.T) {
 func TestCancel(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.sock")
 	ended := make(chan error, 2)
-	s, err := Listen(path, map[string]Call{
+	s, err := Listen(path, os.Geteuid(), map[string]Call{
 		"flush": Handle(func(ctx context.Context, _ struct{}, emit Emit) (any, error) {
 			emit(Event{Line: "begun"})
 			<-ctx.Done()

@@ -13,6 +13,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -47,21 +48,31 @@ type Server struct {
 }
 
 // Path is where the socket of a mountpoint is: in the runtime directory when
-// there is one, else in the state directory. It is named by a hash, so that
-// its length does not depend on the mountpoint's.
+// there is one, else in a directory of its own below the state directory. It is
+// named by a hash, so that its length does not depend on the mountpoint's.
 func Path(runtime, state, mountpoint string) string {
 	sum := sha256.Sum256([]byte(mountpoint))
 	dir := runtime
 	if dir == "" {
-		dir = state
+		dir = filepath.Join(state, "run")
 	}
 	return filepath.Join(dir, hex.EncodeToString(sum[:8])+".sock")
 }
 
+// guestVerbs are what the user may ask for whom a mount of root's is made:
+// nothing that ends it or changes the drive.
+var guestVerbs = []string{VerbStatus, VerbRefresh, VerbFlush}
+
 // Listen serves calls by verb on the socket at path, replacing one that a dead
-// process left there. fault turns an error into what crosses the socket.
-func Listen(path string, calls map[string]Call, fault func(error) *Fault) (*Server, error) {
-	dir, err := privateDir(filepath.Dir(path))
+// process left there. fault turns an error into what crosses the socket. The
+// user guest, whom root's mount is made for, may ask too; this process's own
+// user is nobody's guest.
+func Listen(path string, guest int, calls map[string]Call, fault func(error) *Fault) (*Server, error) {
+	mode := os.FileMode(0o700)
+	if guest != os.Geteuid() {
+		mode = 0o711 // to be passed through, not to be looked into
+	}
+	dir, err := privateDir(filepath.Dir(path), mode)
 	if err != nil {
 		return nil, err
 	}
@@ -79,21 +90,30 @@ func Listen(path string, calls map[string]Call, fault func(error) *Fault) (*Serv
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, ln.Close(), dir.Close())
 	}
+	if guest != os.Geteuid() {
+		if err := os.Chown(path, guest, -1); err != nil {
+			return nil, errors.Join(err, ln.Close(), dir.Close())
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{path: path, dir: dir, cancel: cancel, served: make(chan struct{})}
 	mux := http.NewServeMux()
 	for verb, call := range calls {
+		if !slices.Contains(guestVerbs, verb) {
+			call = ownersOnly(call)
+		}
 		mux.HandleFunc("POST /v1/"+verb, func(w http.ResponseWriter, r *http.Request) { serve(w, r, call, fault) })
 	}
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("/debug/pprof/", ownersPage(pprof.Index))
+	mux.HandleFunc("/debug/pprof/cmdline", ownersPage(pprof.Cmdline))
+	mux.HandleFunc("/debug/pprof/profile", ownersPage(pprof.Profile))
+	mux.HandleFunc("/debug/pprof/symbol", ownersPage(pprof.Symbol))
+	mux.HandleFunc("/debug/pprof/trace", ownersPage(pprof.Trace))
 	s.http = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withPeer,
 	}
 	go func() {
 		defer close(s.served)
@@ -121,10 +141,16 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.dir.Close())
 }
 
-// privateDir makes or takes a directory that is ours alone. The returned file
-// lets sockets be named independently of the length of its path.
-func privateDir(path string) (*os.File, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+// privateDir makes or takes a directory that only we can change; another one is
+// refused and left as it is, since it may be so on purpose. The returned file lets sockets
+// be named independently of the length of its path.
+func privateDir(path string, mode os.FileMode) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	err := os.Mkdir(path, mode)
+	made := err == nil
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
 	dir, err := os.Open(path)
@@ -133,10 +159,14 @@ func privateDir(path string) (*os.File, error) {
 	}
 	st, err := dir.Stat()
 	if err == nil {
-		if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() {
+		sys, ok := st.Sys().(*syscall.Stat_t)
+		switch {
+		case ok && int(sys.Uid) != os.Geteuid():
 			err = fmt.Errorf("%s belongs to another user", path)
-		} else if st.Mode().Perm()&0o077 != 0 {
-			err = dir.Chmod(0o700)
+		case made || mode&0o011 != 0 && st.Mode().Perm() == 0o700:
+			err = dir.Chmod(mode) // whatever the umask is
+		case st.Mode().Perm()&0o022 != 0:
+			err = fmt.Errorf("%s can be changed by others: chmod 700 %s", path, path)
 		}
 	}
 	if err != nil {

@@ -108,7 +108,12 @@ func held(f *os.File) bool {
 // WaitFree waits until nobody holds the lock at path: its process is done with
 // the directory. A file that is gone is free.
 func WaitFree(ctx context.Context, path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_CLOEXEC, 0)
+	// The path is from an answer, which may be anybody's: looked at before it is
+	// opened, and not followed.
+	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is no lock", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

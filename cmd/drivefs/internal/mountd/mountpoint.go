@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
@@ -45,10 +49,29 @@ func checkMountpoint(c *config.Config, mountpoint string) (string, error) {
 		return "", exit.Fail(exit.Usage, "%s: %w", path, fs.ErrNotDir)
 	case err != nil:
 		return "", exit.Fail(exit.Usage, "mountpoint: %w", err)
-	case len(names) > 0:
-		return "", exit.Fail(exit.Usage, "%s: %w: choose an empty directory", path, fs.ErrNotEmpty)
+	case len(names) > 0 && !c.AllowNonEmpty:
+		return "", notEmpty(path, names)
 	}
 	return path, checkPlaces(c, path)
+}
+
+// notEmpty names what lies there. To a service manager it is no final error: who
+// put it there may take it away.
+func notEmpty(path string, names []os.DirEntry) error {
+	const most = 5
+	list := make([]string, 0, most)
+	for _, n := range names[:min(most, len(names))] {
+		list = append(list, strconv.Quote(n.Name()))
+	}
+	what := strings.Join(list, ", ")
+	if n := len(names) - most; n > 0 {
+		what += fmt.Sprintf(" and %d more", n)
+	}
+	code := exit.Usage
+	if os.Getenv("NOTIFY_SOCKET") != "" {
+		code = exit.Failed
+	}
+	return exit.Fail(code, "%s: %w: %s: move that elsewhere, choose an empty directory, or mount over it with --allow-non-empty", path, fs.ErrNotEmpty, what)
 }
 
 // checkPlaces refuses to keep in the mount what the mount is made of.
@@ -80,6 +103,9 @@ func realPath(path string) string {
 	}
 }
 
+// unfit is what is wrong with a mountpoint, rather than with the machine.
+var unfit = []error{fs.ErrMissing, fs.ErrNotDir, fs.ErrNotEmpty, fs.ErrMounted, fs.ErrBelow, fs.ErrNotWritable}
+
 // mountError gives an error of fs.Mount its exit code and its remedy.
 func mountError(mountpoint string, err error) error {
 	switch {
@@ -87,8 +113,11 @@ func mountError(mountpoint string, err error) error {
 		return exit.Fail(exit.Failed, "%s: %w: load the fuse module, or give the container --device /dev/fuse", mountpoint, err)
 	case errors.Is(err, fs.ErrAllowOther):
 		return exit.Fail(exit.Usage, "%s: %w: add that line, or leave out --allow-other and --allow-root", mountpoint, err)
-	case errors.Is(err, fs.ErrMissing), errors.Is(err, fs.ErrNotDir), errors.Is(err, fs.ErrNotEmpty), errors.Is(err, fs.ErrMounted), errors.Is(err, fs.ErrBelow), errors.Is(err, fs.ErrNotWritable):
+	case slices.ContainsFunc(unfit, func(known error) bool { return errors.Is(err, known) }):
 		return exit.Fail(exit.Usage, "%w", err)
 	}
-	return fmt.Errorf("%s: %w: is fuse3 installed, and /dev/fuse open to this user?", mountpoint, err)
+	if _, lerr := exec.LookPath("fusermount3"); lerr != nil && os.Geteuid() != 0 {
+		return fmt.Errorf("%s: %w: fusermount3 is in none of PATH=%s: install fuse3, or add its directory", mountpoint, err, os.Getenv("PATH"))
+	}
+	return fmt.Errorf("%s: %w: is /dev/fuse open to this user?", mountpoint, err)
 }

@@ -57,6 +57,7 @@ type mount struct {
 	log        *slog.Logger
 	stderr     io.Writer
 	mountpoint string
+	place      *place // the mountpoint, when it was made here
 	began      time.Time
 	socket     string // path of the control socket
 	account    *account.Account
@@ -87,6 +88,8 @@ type mount struct {
 // does, without a limit; a second signal leaves what is pending for the next
 // mount.
 func Run(ctx context.Context, o Options) (err error) {
+	// Who reads our words may go away; the mount stays.
+	signal.Ignore(syscall.SIGPIPE)
 	first, second, stop := twoSignals(ctx)
 	defer stop()
 	if err := noCore(); err != nil {
@@ -127,6 +130,15 @@ func (m *mount) later(undo func() error) { m.undo = append(m.undo, undo) }
 func (m *mount) take(mountpoint string) (err error) {
 	if _, err := killed.End(context.Background(), m.c.StateDir); err != nil {
 		return err
+	}
+	if mountpoint == "" {
+		return exit.Fail(exit.Usage, "the MOUNTPOINT is empty: name a directory")
+	}
+	if m.c.Mkdir {
+		if m.place, err = makePlace(mountpoint); err != nil {
+			return err
+		}
+		m.later(m.place.close)
 	}
 	if m.mountpoint, err = checkMountpoint(m.c, mountpoint); err != nil {
 		return err
@@ -224,13 +236,22 @@ func (m *mount) serve(ctx context.Context) error {
 		}
 		m.later(func() error { end(); return nil })
 	}
-	ctl, err := control.Listen(m.socket, m.calls(), asFault)
+	ctl, err := control.Listen(m.socket, guest(m.c), m.calls(), asFault)
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	m.later(ctl.Close)
 	m.later(func() error { close(m.ended); return nil })
 	return nil
+}
+
+// guest is whom the mount is made for: root may mount for another user, who may
+// then ask how it is.
+func guest(c *config.Config) int {
+	if os.Geteuid() == 0 && c.AllowOther {
+		return int(c.UID)
+	}
+	return os.Geteuid()
 }
 
 // mount lets the kernel in, and begins the work in the background.
@@ -241,7 +262,7 @@ func (m *mount) mount(first, second context.Context) (err error) {
 		observe = m.observed.operation
 	}
 	m.server, err = fs.Mount(first, fs.MountOptions{
-		Store: m.store, Mountpoint: m.mountpoint, FsName: m.c.Profile,
+		Store: m.store, Mountpoint: m.mountpoint, NonEmpty: m.c.AllowNonEmpty, FsName: m.c.Profile,
 		UID: m.c.UID, GID: m.c.GID, Umask: m.c.Umask,
 		AllowOther: m.c.AllowOther, AllowRoot: m.c.AllowRoot, ReadOnly: m.c.ReadOnly,
 		Xattrs: m.c.Xattrs, NamesExact: m.c.NamesExact, Guard: true, Logger: m.log, Observe: observe,
@@ -250,6 +271,9 @@ func (m *mount) mount(first, second context.Context) (err error) {
 		return mountError(m.mountpoint, err)
 	}
 	m.later(func() error { m.stuck = !m.goneWithin(first, second); return nil })
+	if err := m.place.close(); err != nil {
+		m.log.Warn("closing the directory below the mount", "err", err)
+	}
 	// Both send the kernel what changes, so they begin when it listens.
 	for _, run := range []func(context.Context) error{m.store.Run, m.poller.Run, newHealer(m).run, m.watchPermission} {
 		m.work.Go(func() error { return run(m.background) })

@@ -1,15 +1,14 @@
 package mounts
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,64 +19,40 @@ const Type = "fuse.drivefs"
 type Mount struct {
 	Mountpoint, FSType, Source string
 	Major, Minor               uint32 // device number; unique to one FUSE mount
+	UID                        int    // who mounted it, of a FUSE mount; -1 = not told
 }
 
 // List is every mount this process sees, in the kernel's order: of several on
 // one mountpoint the last is on top.
 func List() ([]Mount, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var all []Mount
-	for lines := bufio.NewScanner(f); ; {
-		if !lines.Scan() {
-			return all, lines.Err()
-		}
-		m, err := parse(lines.Text())
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
+	return convert(infos), nil
 }
 
-// parse reads "36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw".
-// Source: proc_pid_mountinfo(5).
-func parse(line string) (Mount, error) {
-	fields := strings.Fields(line)
-	dash := 6
-	for dash < len(fields) && fields[dash] != "-" {
-		dash++
+func convert(infos []*mountinfo.Info) []Mount {
+	all := make([]Mount, len(infos))
+	for i, info := range infos {
+		all[i] = Mount{
+			Mountpoint: info.Mountpoint, FSType: info.FSType, Source: info.Source,
+			Major: uint32(info.Major), Minor: uint32(info.Minor), UID: userID(info.VFSOptions),
+		}
 	}
-	if dash+2 >= len(fields) {
-		return Mount{}, fmt.Errorf("/proc/self/mountinfo: cannot read %q", line)
-	}
-	m := Mount{Mountpoint: unescape(fields[4]), FSType: fields[dash+1], Source: unescape(fields[dash+2])}
-	if _, err := fmt.Sscanf(fields[2], "%d:%d", &m.Major, &m.Minor); err != nil {
-		return Mount{}, fmt.Errorf("/proc/self/mountinfo: cannot read %q: %w", line, err)
-	}
-	return m, nil
+	return all
 }
 
-// unescape undoes the kernel's \ooo for blanks and backslashes.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
+// userID reads user_id=N of a FUSE mount's options.
+func userID(options string) int {
+	for o := range strings.SplitSeq(options, ",") {
+		if text, ok := strings.CutPrefix(o, "user_id="); ok {
+			if uid, err := strconv.Atoi(text); err == nil {
+				return uid
 			}
 		}
-		b.WriteByte(s[i])
 	}
-	return b.String()
+	return -1
 }
 
 // At is the topmost mount on exactly this path.

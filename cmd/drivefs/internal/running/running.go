@@ -36,7 +36,7 @@ func Find(c *config.Config, path string) (m *control.Client, name string, err er
 		return nil, "", err
 	}
 	if ok {
-		m, err = Ask(c, at.Mountpoint)
+		m, err = Ask(c, at)
 		return m, at.Mountpoint, err
 	}
 	for _, h := range Held(c) {
@@ -64,22 +64,22 @@ func Held(c *config.Config) (held []lock.Holder) {
 }
 
 // Ask lets the mount name its socket.
-func Ask(c *config.Config, mountpoint string) (*control.Client, error) {
-	path, err := control.SocketOf(context.Background(), mountpoint)
+func Ask(c *config.Config, at mounts.Mount) (*control.Client, error) {
+	path, err := control.SocketOf(context.Background(), at.Mountpoint)
 	switch {
 	case err == nil:
-		return control.NewClient(path), nil
+		return control.NewClientOf(path, at.UID), nil
 	case errors.Is(err, unix.ENOTCONN):
-		return nil, &DeadError{mountpoint}
+		return nil, &DeadError{at.Mountpoint}
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return nil, exit.Fail(exit.Failed, "%s: mounted by another user, who alone may do this", mountpoint)
+		return nil, exit.Fail(exit.Failed, "%s: mounted by another user, who alone may do this", at.Mountpoint)
 	}
 	// Mounts of this state directory can be found without their help.
-	path = control.Path(c.Places.Runtime, c.StateDir, mountpoint)
+	path = control.Path(c.Places.Runtime, c.StateDir, at.Mountpoint)
 	if _, serr := os.Lstat(path); serr == nil {
 		return control.NewClient(path), nil
 	}
-	return nil, fmt.Errorf("asking the mount on %s for its control socket: %w", mountpoint, err)
+	return nil, fmt.Errorf("asking the mount on %s for its control socket: %w", at.Mountpoint, err)
 }
 
 // DeadError: the process of a mount is gone, the mount is not.
@@ -110,7 +110,7 @@ func findProfile(c *config.Config) (*control.Client, string, error) {
 			if err != nil {
 				continue // another user's, or dead
 			}
-			client := control.NewClient(path)
+			client := control.NewClientOf(path, at.UID)
 			ctx, cancel := context.WithTimeout(context.Background(), control.Patience)
 			var s control.Status
 			err = client.Call(ctx, control.VerbStatus, struct{}{}, &s, nil)
