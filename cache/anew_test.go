@@ -12,19 +12,16 @@ import (
 )
 
 // replace is what install, git and tar do with a file that is there.
-func (w *world) replace(p, content string, mode, unlinks, creates uint32) {
+func (w *world) replace(p, content string, mode uint32) {
 	w.Helper()
-	dir, name := w.dir(p)
-	if err := w.s.Unlink(CalledBy(w.Context(), unlinks), dir, name); err != nil {
-		w.Fatal("unlink", p, err)
-	}
-	w.makeNew(p, content, mode, creates)
+	w.unlink(p)
+	w.makeNew(p, content, mode)
 }
 
-func (w *world) makeNew(p, content string, mode, thread uint32) {
+func (w *world) makeNew(p, content string, mode uint32) {
 	w.Helper()
 	dir, name := w.dir(p)
-	_, h, err := w.s.Create(CalledBy(w.Context(), thread), dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, ModeSet|mode)
+	_, h, err := w.s.Create(w.Context(), dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, ModeSet|mode)
 	if err != nil {
 		w.Fatal("create", p, err)
 	}
@@ -49,7 +46,7 @@ func TestMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	w.replace("/d/doc", "new", 0o755, 7, 7)
+	w.replace("/d/doc", "new", 0o755)
 	w.want(w.read("/d/doc"), "new")
 	e, err := w.s.Resolve(t.Context(), "/d/doc")
 	if err != nil || e.Ino == old.Ino {
@@ -69,39 +66,28 @@ func TestMadeAnew(t *testing.T) {
 	}
 
 	// Removed after all.
-	w.replace("/d/doc", "newer", 0o644, 7, 7)
+	w.replace("/d/doc", "newer", 0o644)
 	w.unlink("/d/doc")
 	w.flush()
 	if tr := w.other.TrashList(); len(tr) != 1 || tr[0].ID != id {
 		t.Errorf("in the trash: %v", tr)
 	}
 
-	// Somebody removed it, and somebody made another one.
-	for i, by := range [][2]uint32{{7, 8}, {7, 0}, {0, 7}} {
-		id := w.id("/d/two")
-		w.replace("/d/two", fmt.Sprint("another ", i), 0o644, by[0], by[1])
-		w.flush()
-		w.want(w.drive("/d/two"), fmt.Sprint("another ", i))
-		if w.id("/d/two") == id {
-			t.Errorf("thread %d gave its node to thread %d", by[0], by[1])
-		}
-	}
-
 	// Who has the old one open reads on in it.
 	h := w.openAt("/d/two", unix.O_RDONLY)
-	w.replace("/d/two", "the last", 0o644, 7, 7)
+	w.replace("/d/two", "the last", 0o644)
 	w.flush()
 	s, err := w.readHandle(h)
 	if err != nil {
 		t.Error(err)
 	}
-	w.want(s, "another 2")
+	w.want(s, "two")
 	h.Release()
 	w.want(w.drive("/d/two"), "the last")
 
 	// It was changed elsewhere meanwhile: both are kept.
 	w.put("/d/two", "theirs")
-	w.replace("/d/two", "ours", 0o644, 7, 7)
+	w.replace("/d/two", "ours", 0o644)
 	w.flush()
 	w.poll()
 	var all []string
@@ -131,9 +117,9 @@ func TestMadeAnewRandom(t *testing.T) {
 		switch rng.IntN(8) {
 		case 0, 1, 2, 3:
 			if there {
-				w.replace(p, content, 0o644, 7, 7)
+				w.replace(p, content, 0o644)
 			} else {
-				w.makeNew(p, content, 0o644, 7)
+				w.makeNew(p, content, 0o644)
 			}
 			want[p] = content
 		case 4:
@@ -141,10 +127,7 @@ func TestMadeAnewRandom(t *testing.T) {
 			want[p] = content
 		case 5:
 			if there {
-				dir, name := w.dir(p)
-				if err := w.s.Unlink(CalledBy(t.Context(), 7), dir, name); err != nil {
-					t.Fatal(err)
-				}
+				w.unlink(p)
 				delete(want, p)
 			}
 		case 6:

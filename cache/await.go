@@ -34,10 +34,11 @@ const newFor = 10 * time.Second
 
 // isNew reports whether dir was made here a moment ago.
 func (s *Store) isNew(dir uint64) bool {
-	return time.Since(s.madeDirs.latest(dir, time.Time{})) < newFor
+	return time.Since(s.madeDirs.Latest(dir, time.Time{})) < newFor
 }
 
-// take gives the time the caller may wait; back returns what was not used.
+// take gives the time that the caller may wait; what of it was used is told by
+// spent.
 func (p *patience) take() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -48,32 +49,34 @@ func (p *patience) take() time.Duration {
 		p.left = min(p.bound, p.left+now.Sub(p.at)/refill)
 	}
 	p.at = now
-	return p.left
+	return max(p.left, 0)
 }
 
+// spent takes d off. Many calls that waited at once leave a debt of one bound
+// at most, or nobody would hear the drive's answer for minutes.
 func (p *patience) spent(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.left -= d
+	p.left = max(-p.bound, p.left-d)
 }
 
-// await waits until the wish e is fulfilled, as long as patience lasts. nil:
-// it is, or will be; an error: the drive refused it, and the wish is undone.
-// When ctx ends first the wish stays, and the caller is told so.
+// await waits until the intent e is fulfilled, as long as patience lasts. nil:
+// it is, or will be; an error: the drive refused it, and the intent is undone.
+// When ctx ends first the intent stays, and the answer is nil too.
 func (s *Store) await(ctx context.Context, e *journal.Entry) error {
 	switch s.remote.State().Kind {
 	case drive.Offline, drive.AuthRequired:
 		return nil // nobody will answer: the journal has it
 	}
 	d := s.patience.take()
+	start := time.Now()
+	defer func() { s.patience.spent(time.Since(start)) }()
 	if d < time.Millisecond {
 		return nil
 	}
-	start := time.Now()
 	wait, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	err := s.settler.Wait(wait, e.Ino, e.Rev)
-	s.patience.spent(time.Since(start))
 	switch {
 	case err == nil:
 		return nil

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -19,31 +18,7 @@ import (
 func (s *Store) CheckLocal() []error { return s.checkLocal(s.life) }
 
 func (s *Store) checkLocal(ctx context.Context) []error {
-	errs := s.mirror.Check(ctx)
-	s.view.RLock()
-	defer s.view.RUnlock()
-	errs = append(errs, s.journal.Check()...)
-	for _, ino := range s.journal.Inos() {
-		e, ok := s.journal.Clone(ino)
-		if !ok {
-			continue
-		}
-		if (e.NodeID == "") != (e.Base == nil) {
-			errs = append(errs, fmt.Errorf("wish %d: node %q and its base do not go together", ino, e.NodeID))
-		}
-		if have, ok := s.mirror.Ino(e.NodeID); e.NodeID != "" && ok && have != ino {
-			errs = append(errs, fmt.Errorf("wish %d: its node %s belongs to inode %d", ino, e.NodeID, have))
-		}
-		if e.Removed {
-			continue
-		}
-		for _, p := range e.Place.Parents {
-			if _, ok, err := s.inodeLocked(p); err == nil && !ok {
-				errs = append(errs, fmt.Errorf("wish %d (%s): its folder %d is not in the tree", ino, e.Place.Shown, p))
-			}
-		}
-	}
-	return errs
+	return append(append(s.mirror.Check(ctx), s.journal.Check()...), s.tree.Check()...)
 }
 
 // Check holds the Store against itself and its mirror against the drive,
@@ -305,9 +280,7 @@ func (s *Store) nameIn(dir uint64, name string) string {
 
 // ownContent tells the mirror that bytes it hears of are the ones an upload
 // of ours has just sent.
-func (s *Store) ownContent(ino uint64, size int64, md5 string) (own bool) {
-	s.journal.Peek(ino, func(e *journal.Entry) {
-		own = e.Sent != nil && e.Sent.Size == size && e.Sent.MD5 == md5
-	})
-	return own
+func (s *Store) ownContent(id string, size int64, md5 string) bool {
+	e, ok := s.journal.ByNode(id)
+	return ok && e.Sent != nil && e.Sent.Size == size && e.Sent.MD5 == md5
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -19,11 +20,9 @@ import (
 func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error {
 	s := h.s
 	var v chunk.Version
-	s.journal.Peek(ino, func(e *journal.Entry) {
-		if e.Draft != nil {
-			v = chunk.Version{ID: e.Draft.BaseID, Content: e.Draft.BaseGen, Size: e.Draft.BaseLen, MD5: e.Draft.BaseMD5, Name: e.Place.Name}
-		}
-	})
+	if e, ok := s.journal.Get(ino); ok && e.Draft != nil {
+		v = tree.BaseVersion(e.Draft, e.Place.Name)
+	}
 	ctx = drive.WithPriority(ctx, drive.Uploading)
 	for _, x := range together(d.Missing(0, d.Size())) {
 		n, err := s.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
@@ -84,7 +83,6 @@ const zeroLimit = 64 << 20
 // the lost parts are zeros; the event says so. It answers
 // journal.ErrSuperseded where the entry is another one now.
 func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
-	s := h.s
 	st, ok := d.State()
 	if !ok {
 		return journal.ErrSuperseded // written to meanwhile
@@ -100,7 +98,7 @@ func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
 	}
 	switch {
 	case ours == 0:
-		return errors.Join(journal.ErrSuperseded, s.dropContent(ino, st.Gen))
+		return errors.Join(journal.ErrSuperseded, h.dropContent(ino, st.Gen))
 	case lost > zeroLimit && lost > ours:
 		return cause // it stays in the journal, and status tells of it
 	}
@@ -119,37 +117,13 @@ func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
 	return errors.Join(journal.ErrSuperseded, h.Conflict(ino, why))
 }
 
-// dropContent takes the wish for content gen out of the entry of ino.
-func (s *Store) dropContent(ino, gen uint64) error {
-	s.view.Lock()
-	e, ok := s.journal.Clone(ino)
-	if !ok || e.Draft == nil || e.Draft.Gen != gen {
-		s.view.Unlock()
-		return nil
+// dropContent takes the content gen out of the entry of ino.
+func (h host) dropContent(ino, gen uint64) error {
+	done, err := h.s.tree.DropContent(ino, gen)
+	if done {
+		h.s.events.add("undone", h.s.PathOf(ino), "it was cut here and replaced on the drive; the drive's version stays")
 	}
-	before, seen, err := s.inodeLocked(ino)
-	if err != nil {
-		s.view.Unlock()
-		return err
-	}
-	e.Draft, e.Sent = nil, nil
-	if r, ok, rerr := s.mirror.ByID(e.NodeID); rerr == nil && ok {
-		// What is shown of it from now on is the drive's.
-		if b, berr := s.baseOf(&r); berr == nil {
-			e.Base = b
-		}
-		s.gens[ino] = newerGen(s.gens[ino], &r)
-	}
-	err = s.putLocked(e)
-	after, still, aerr := s.inodeLocked(ino)
-	es := viewDiff(&before, seen, &after, still)
-	p := s.pathLocked(ino)
-	s.view.Unlock()
-	if err == nil {
-		s.events.add("undone", p, "it was cut here and replaced on the drive; the drive's version stays")
-		s.emit(es)
-	}
-	return errors.Join(err, aerr)
+	return err
 }
 
 // adoptLimit bounds what is copied from a draft into the chunk cache after
@@ -175,11 +149,9 @@ func (h host) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
 	// Of the generation that was sent, since a program may have closed another
 	// meanwhile: its bytes must never get under this version's key.
 	var gen uint64
-	h.s.journal.Peek(ino, func(e *journal.Entry) {
-		if e.Sent != nil && e.Sent.MD5 != "" {
-			gen = e.Sent.Gen
-		}
-	})
+	if e, ok := h.s.journal.Get(ino); ok && e.Sent != nil && e.Sent.MD5 != "" {
+		gen = e.Sent.Gen
+	}
 	snap, err := d.Snapshot(gen)
 	if err != nil {
 		return

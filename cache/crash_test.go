@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -50,30 +51,36 @@ func TestKillAfterAnswered(t *testing.T) {
 	}
 }
 
-// Killed within an editor's save, between mirror and journal.
-func TestKillInHandOver(t *testing.T) {
-	for _, pending := range []bool{false, true} {
-		w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.Backoff = 10 * time.Millisecond })
-		n := w.put("/doc", "one")
-		w.poll()
-		if pending {
-			w.write("/doc", "pending")
-		}
-		w.write("/.doc.AbCdEf", "two")
-		e, _ := w.s.Resolve(t.Context(), "/.doc.AbCdEf")
-		if _, err := w.s.mirror.Rebind(n.ID, e.Ino); err != nil {
-			t.Fatal(err)
-		}
-		w.stop() // as it is
-		w.open()
-		want := "one"
-		if pending {
-			want = "pending"
-		}
-		w.want(w.read("/doc"), want)
-		w.want(w.read("/.doc.AbCdEf"), "two")
-		w.flush()
-		w.want(w.drive("/doc"), want)
+// Killed between the moment a saved document took over its node in the journal
+// and the moment the mirror heard of it.
+func TestKillAfterInherit(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.Backoff = 10 * time.Millisecond })
+	n := w.put("/doc", "one")
+	w.poll()
+	w.write("/.doc.AbCdEf", "two")
+	w.rename("/.doc.AbCdEf", "/doc")
+	e, err := w.s.Resolve(t.Context(), "/doc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, _ := w.s.journal.Get(e.Ino)
+	if did, err := w.s.tree.Inherit(e.Ino, j.Rev); !did || err != nil {
+		t.Fatal(did, err)
+	}
+	w.stop() // as it is
+	w.open()
+	w.want(w.ls("/"), "doc")
+	w.want(w.read("/doc"), "two")
+	if now, err := w.s.Resolve(t.Context(), "/doc"); err != nil || now.Ino != e.Ino {
+		t.Errorf("inode %d after %d: %v", now.Ino, e.Ino, err)
+	}
+	w.flush()
+	w.want(w.drive("/doc"), "two")
+	if got := w.id("/doc"); got != n.ID {
+		t.Error("the document is another node")
+	}
+	if tr := w.other.TrashList(); len(tr) > 0 {
+		t.Errorf("in the trash: %v", tr)
 	}
 }
 
@@ -111,12 +118,9 @@ func TestLeaks(t *testing.T) {
 		w.unlink("/f")
 	}
 	w.flush()
-	w.s.view.Lock()
-	t.Log("gens", len(w.s.gens), "files", len(w.s.open.files), "pins", len(w.s.open.pins), "echo", len(w.s.echoes.at), len(w.s.echoes.of), "lastPlace", len(w.s.lastPlace), "stale", len(w.s.staleTags))
-	if len(w.s.gens)+len(w.s.open.files)+len(w.s.open.pins)+len(w.s.echoes.at) > 0 {
-		t.Error("left")
+	for _, err := range w.s.tree.Leaks() {
+		t.Error(err)
 	}
-	w.s.view.Unlock()
 }
 
 // After a crash a draft may hold what a program wrote into it in place since
@@ -151,7 +155,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	v := versionOf(&inode{id: n.ID, content: n.Content.Version, size: 4, md5: n.Content.MD5, name: "f"})
+	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: 4, MD5: n.Content.MD5, Name: "f"}
 	p := make([]byte, 4)
 	if _, err := w.s.chunks.ReadInto(t.Context(), v, p, 0); err != nil {
 		t.Fatal(err)

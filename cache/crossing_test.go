@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -132,7 +134,7 @@ func TestRemadeFolderIsTold(t *testing.T) {
 	for _, e := range w.takeEffects() {
 		if len(e.Old) == 0 {
 			for _, d := range e.New {
-				told = told || d == Dentry{1, "d"}
+				told = told || d == Dentry{Dir: 1, Name: "d"}
 			}
 		}
 	}
@@ -188,7 +190,7 @@ func TestAdoptedBytes(t *testing.T) {
 	// As settle does when the answer to the first comes now.
 	host{w.s}.Uploaded(e.Ino, n, d)
 	d.Close()
-	v := versionOf(&inode{id: n.ID, content: n.Content.Version, size: 4, md5: n.Content.MD5, name: "f"})
+	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: 4, MD5: n.Content.MD5, Name: "f"}
 	p := make([]byte, 4)
 	if _, err := w.s.chunks.ReadInto(t.Context(), v, p, 0); err != nil {
 		t.Fatal(err)
@@ -321,9 +323,9 @@ func TestRenameOpenToAnotherCase(t *testing.T) {
 	if _, err := h.Write(t.Context(), []byte("open"), 0); err != nil {
 		t.Fatal(err)
 	}
-	closed, _ := w.s.journal.Clone(e.Ino)
+	closed, _ := w.s.journal.Get(e.Ino)
 	w.rename("/c", "/C")
-	now, ok := w.s.journal.Clone(e.Ino)
+	now, ok := w.s.journal.Get(e.Ino)
 	if !ok || now.Draft == nil || now.Draft.Gen != closed.Draft.Gen || now.Place.Name != "C" {
 		t.Errorf("in the journal: %+v, before %+v", now.Draft, closed.Draft)
 	}
@@ -367,14 +369,15 @@ func TestAnsweredBeforeTheOtherIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.view.Lock()
-	err = w.s.putLocked(&journal.Entry{
-		Ino:    ino,
-		Intent: journal.Intent{Since: time.Now(), Due: time.Now(), Place: journal.Place{Parents: []uint64{root}, Name: "B", Shown: "B"}},
-		Progress: journal.Progress{NodeID: n.ID, Base: &journal.Base{Name: "B", Parents: n.Parents, Version: n.Version, ETag: n.ETag,
-			Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5}},
+	err = w.s.tree.Change(func(tx *tree.Tx) error {
+		e := &journal.Entry{Ino: ino}
+		e.NodeID, e.Since, e.Due = n.ID, time.Now(), time.Now()
+		e.Place = journal.Place{Parents: []uint64{root}, Name: "B", Shown: "B"}
+		e.Base = &journal.Base{Name: "B", Parents: n.Parents, Version: n.Version, ETag: n.ETag,
+			Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5}
+		tx.Put(e)
+		return nil
 	})
-	w.s.view.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,49 +428,45 @@ func TestReaderAfterSaveByRename(t *testing.T) {
 	w.want(s, "TFOUR")
 }
 
-// A version is not parted from its readers while it is the current one: who
-// opens it next joins them, and what is written then must reach the drive.
-func TestCurrentVersionIsKept(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
-	w.write("/f", "one")
-	h := w.openAt("/f", unix.O_RDONLY)
-	defer h.Release()
-	w.flush()
-	w.s.view.Lock()
-	w.s.open.pinned(h.Ino()).base.MD5 = "as if it were another"
-	w.s.view.Unlock()
-	w.s.letGo(h.Ino())
-	w.writeAt("/f", "TWO", 0, unix.O_WRONLY)
-	w.flush()
-	w.want(w.drive("/f"), "TWO")
-	s, err := w.readHandle(h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.want(s, "TWO")
-}
-
-// A backup that is removed while the new file was never closed goes to the
-// trash: a crash takes the new file, and must not bring the backup back.
+// A backup that is removed while the new file was never closed waits for that:
+// closed, it takes over the node; where a crash takes the new file, the backup
+// goes to the trash and does not come back.
 func TestBackupOfAnOpenFile(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
-	w.write("/doc", "one")
-	w.flush()
-	id := w.id("/doc")
-	w.rename("/doc", "/doc~")
-	h := w.create("/doc", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
-	if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
-		t.Fatal(err)
+	for _, crash := range []bool{false, true} {
+		w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+		w.write("/doc", "one")
+		w.flush()
+		id := w.id("/doc")
+		w.rename("/doc", "/doc~")
+		h := w.create("/doc", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+		if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
+			t.Fatal(err)
+		}
+		w.unlink("/doc~")
+		w.flush()
+		if tr := w.other.TrashList(); len(tr) != 0 {
+			t.Errorf("in the trash: %v", tr)
+		}
+		if crash {
+			w.reopen()
+			w.want(w.ls("/"), "")
+			w.flush()
+			if tr := w.other.TrashList(); len(tr) != 1 || tr[0].ID != id {
+				t.Errorf("in the trash: %v", tr)
+			}
+			continue
+		}
+		if err := h.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		h.Release()
+		w.flush()
+		w.want(w.drive("/doc"), "two")
+		if got := w.id("/doc"); got != id {
+			t.Error("the document is another node")
+		}
+		if tr := w.other.TrashList(); len(tr) != 0 {
+			t.Errorf("in the trash: %v", tr)
+		}
 	}
-	w.unlink("/doc~")
-	w.flush()
-	if tr := w.other.TrashList(); len(tr) != 1 || tr[0].ID != id {
-		t.Errorf("in the trash: %v", tr)
-	}
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
-	w.flush()
-	w.want(w.drive("/doc"), "two")
 }

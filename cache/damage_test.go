@@ -110,7 +110,7 @@ func TestFolderMadeLater(t *testing.T) {
 		return nil
 	})
 	w.mkdir("/dir")
-	for i := range notePart + 10 {
+	for i := range 100 + 10 {
 		w.write(fmt.Sprint("/dir/f", i), "text")
 	}
 	dir, err := w.s.Resolve(t.Context(), "/dir")

@@ -2,31 +2,29 @@ package cache
 
 import (
 	"errors"
-	"os"
+
+	"github.com/drivefs/drivefs/cache/tree"
 )
 
-// Errors of looking something up. They are the os values, so that callers
-// outside FUSE can use errors.Is with either.
+// Errors of looking something up and of changing the tree. ErrNotExist and
+// ErrExist are the os values, so that callers outside FUSE can use errors.Is
+// with either.
 var (
-	ErrNotExist = os.ErrNotExist
-	ErrExist    = os.ErrExist
-)
-
-// Errors of changing the tree.
-var (
-	ErrNotEmpty     = errors.New("the folder is not empty")
-	ErrIsDir        = errors.New("it is a folder")
-	ErrNotDir       = errors.New("it is not a folder")
+	ErrNotExist     = tree.ErrNotExist
+	ErrExist        = tree.ErrExist
+	ErrNotEmpty     = tree.ErrNotEmpty
+	ErrIsDir        = tree.ErrIsDir
+	ErrNotDir       = tree.ErrNotDir
+	ErrNotPermitted = tree.ErrNotPermitted
+	ErrInvalid      = tree.ErrInvalid
+	ErrNameTooLong  = tree.ErrNameTooLong
 	ErrReadOnly     = errors.New("mounted read-only")
-	ErrNotPermitted = errors.New("the drive cannot do that")
-	ErrInvalid      = errors.New("invalid argument")
-	ErrNameTooLong  = errors.New("the name is longer than 255 bytes")
 )
 
 // Errors of an open file.
 var (
 	// ErrStale: the version this handle opened cannot be had any more.
-	ErrStale = errors.New("the version that was opened is gone from the drive")
+	ErrStale = tree.ErrStale
 	// ErrTooLarge: a write beyond the largest file the drive takes.
 	ErrTooLarge = errors.New("larger than the drive takes")
 	// ErrBadHandle: a write on a handle opened for reading, or the reverse.
@@ -37,7 +35,7 @@ var (
 var (
 	ErrNoAttr       = errors.New("no such attribute")
 	ErrNotSupported = errors.New("not supported")
-	ErrAttrSpace    = errors.New("no room for more attributes on this node")
+	ErrAttrSpace    = tree.ErrAttrSpace
 )
 
 // Errors of starting up.

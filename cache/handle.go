@@ -8,16 +8,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
 // Handle is one open of a file. Its methods may be called at once.
 type Handle struct {
-	f        *file
+	s        *Store
+	f        *tree.File
+	flags    uint32 // open(2)'s
 	readable bool
 	writable bool
+	stream   *stream // of the handle that made a new file
 	reader   struct {
 		sync.Mutex
 		r *chunk.Reader
@@ -43,14 +49,14 @@ func (p plain) Release()         {}
 
 // Attr is what stat shows of the open version.
 func (h *Handle) Attr(ctx context.Context) (Attr, error) {
-	return h.f.s.Attr(ctx, h.f.ino, h.f.gen)
+	return h.s.Attr(ctx, h.f.Ino, h.f.Gen)
 }
 
 // Ino and Gen name the kernel inode the handle belongs to.
-func (h *Handle) Ino() uint64 { return h.f.ino }
+func (h *Handle) Ino() uint64 { return h.f.Ino }
 
 // Gen: see Ino.
-func (h *Handle) Gen() uint64 { return h.f.gen }
+func (h *Handle) Gen() uint64 { return h.f.Gen }
 
 // Writable tells whether the handle may write.
 func (h *Handle) Writable() bool { return h.writable }
@@ -67,9 +73,9 @@ func (h *Handle) KeepCache() bool { return true }
 func (h *Handle) Read(ctx context.Context, off int64, n int) (View, error) {
 	// A handle opened for writing alone still reads: the kernel fills pages
 	// of a shared mapping through it.
-	d := h.f.draft.Load()
+	d := h.f.Draft()
 	if d == nil {
-		if off >= h.f.opened.Size || n <= 0 {
+		if off >= h.f.Opened.Size || n <= 0 {
 			return plain{}, nil
 		}
 		r, err := h.chunkReader()
@@ -153,7 +159,7 @@ func (h *Handle) readRemote(ctx context.Context, r *chunk.Reader, off int64, n i
 		return nil, before.err
 	}
 	err = readError(err)
-	if time.Since(begin) > h.f.s.o.ReadTimeout/2 {
+	if time.Since(begin) > h.s.o.ReadTimeout/2 {
 		h.vain.Store(&vainRead{time.Now(), err})
 	}
 	return nil, err
@@ -173,9 +179,7 @@ const (
 // chunkReader is the handle's reader of the version on the drive, made at the
 // first read and again when the version under the draft became another.
 func (h *Handle) chunkReader() (*chunk.Reader, error) {
-	h.f.mu.Lock()
-	v := h.f.version
-	h.f.mu.Unlock()
+	v := h.f.Version()
 	h.reader.Lock()
 	defer h.reader.Unlock()
 	if h.reader.r != nil && h.reader.v != v {
@@ -183,7 +187,7 @@ func (h *Handle) chunkReader() (*chunk.Reader, error) {
 		h.reader.r = nil
 	}
 	if h.reader.r == nil {
-		h.reader.r, h.reader.v = h.f.s.chunks.Reader(v), v
+		h.reader.r, h.reader.v = h.s.chunks.Reader(v), v
 	}
 	return h.reader.r, nil
 }
@@ -203,17 +207,17 @@ func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
 	if !h.writable {
 		return 0, ErrBadHandle
 	}
-	if off+int64(len(p)) > h.f.s.o.MaxFileSize {
+	if off+int64(len(p)) > h.s.o.MaxFileSize {
 		return 0, ErrTooLarge
 	}
-	d, err := h.f.ensureDraft()
+	d, err := h.f.EnsureDraft()
 	if err != nil {
 		return 0, err
 	}
 	n, err := d.WriteAt(p, off)
 	if n > 0 {
-		h.f.mtime.Store(time.Now().UnixNano())
-		h.f.grown(off, off+int64(n))
+		h.f.Touch()
+		h.grown(off, off+int64(n))
 	}
 	return n, err
 }
@@ -224,10 +228,10 @@ func (h *Handle) Allocate(ctx context.Context, off, n int64, keepSize bool) erro
 	if !h.writable {
 		return ErrBadHandle
 	}
-	if off+n > h.f.s.o.MaxFileSize {
+	if off+n > h.s.o.MaxFileSize {
 		return ErrTooLarge
 	}
-	d, err := h.f.ensureDraft()
+	d, err := h.f.EnsureDraft()
 	if err != nil {
 		return err
 	}
@@ -235,7 +239,7 @@ func (h *Handle) Allocate(ctx context.Context, off, n int64, keepSize bool) erro
 		return err
 	}
 	if !keepSize {
-		h.f.mtime.Store(time.Now().UnixNano())
+		h.f.Touch()
 	}
 	return nil
 }
@@ -245,48 +249,43 @@ func (h *Handle) Allocate(ctx context.Context, off, n int64, keepSize bool) erro
 // fail. Who only reads closes nothing of what another is still writing: half
 // a file would go to the drive.
 func (h *Handle) Flush() error {
-	if !h.writable && h.f.s.open.written(h.f) {
+	if !h.writable && h.f.Written() {
 		return nil
 	}
-	if err := h.f.commit(); err != nil {
-		return err
-	}
-	h.f.s.madeAnew(h.f.ino)
-	return nil
+	return h.f.Commit()
 }
 
 // Fsync is fsync(2): draft and journal are on the local disk; with
 // --fsync drive also on the drive, which alone is what ctx can end.
 func (h *Handle) Fsync(ctx context.Context) error {
-	if err := h.f.commit(); err != nil {
+	if err := h.f.Commit(); err != nil {
 		return err
 	}
-	if d := h.f.draft.Load(); d != nil {
+	if d := h.f.Draft(); d != nil {
 		if err := d.Sync(); err != nil {
 			return err
 		}
 	}
-	if err := h.f.s.journal.Sync(context.WithoutCancel(ctx)); err != nil {
+	if err := h.s.journal.Sync(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	if !h.f.s.o.FsyncDrive || h.f.gone.Load() {
+	if !h.s.o.FsyncDrive || h.f.Gone() {
 		return nil
 	}
 	var rev uint64
-	if !h.f.s.journal.Peek(h.f.ino, func(e *journal.Entry) { rev = e.Rev }) {
+	if !h.s.journal.Peek(h.f.Ino, func(e *journal.Entry) { rev = e.Rev }) {
 		return nil
 	}
-	h.f.s.settler.Kick(h.f.ino)
-	return h.f.s.settler.Wait(ctx, h.f.ino, rev)
+	h.s.settler.Kick(h.f.Ino)
+	return h.s.settler.Wait(ctx, h.f.Ino, rev)
 }
 
 // Release ends the handle; what was written through a mapping after the last
 // Flush is committed too. The handle must not be used afterwards.
 func (h *Handle) Release() {
-	f := h.f
 	if err := h.Flush(); err != nil {
-		f.s.log.Error("a file could not be put into the journal when it was closed", "inode", f.ino, "err", err)
-		f.s.events.add("close", f.s.PathOf(f.ino), err.Error())
+		h.s.log.Error("a file could not be put into the journal when it was closed", "inode", h.f.Ino, "err", err)
+		h.s.events.add("close", h.s.PathOf(h.f.Ino), err.Error())
 	}
 	h.reader.Lock()
 	if h.reader.r != nil {
@@ -294,20 +293,46 @@ func (h *Handle) Release() {
 		h.reader.r = nil
 	}
 	h.reader.Unlock()
-	last, unpinned := f.s.open.release(f, h.writable)
-	if h.writable {
-		f.written()
+	h.f.Release(h.flags)
+	if h.writable && h.f.IsStreamed() && !h.f.Written() {
+		h.s.settler.Written(h.f.Ino)
 	}
-	if last {
-		if d := f.draft.Swap(nil); d != nil {
-			if err := d.Close(); err != nil {
-				f.s.log.Warn("closing a draft", "inode", f.ino, "err", err)
-			}
+}
+
+// Open opens the version gen of the file ino; flags are open(2)'s. The gen of
+// a version that was superseded opens only while another handle has it open;
+// else ErrStale.
+func (s *Store) Open(ctx context.Context, ino, gen uint64, flags uint32) (*Handle, error) {
+	write := tree.Writes(flags)
+	if s.readOnly() && write {
+		return nil, ErrReadOnly
+	}
+	f, err := s.tree.OpenFile(ino, gen, flags)
+	if err != nil {
+		return nil, err
+	}
+	h := s.handle(f, flags)
+	if flags&unix.O_TRUNC != 0 && write {
+		if err := h.truncate(0); err != nil {
+			h.Release()
+			return nil, err
 		}
 	}
-	if unpinned {
-		f.s.unpinned(f)
-	} else if h.writable {
-		f.s.letGo(f.ino)
+	return h, nil
+}
+
+// handle is a handle of f, which has been opened for it.
+func (s *Store) handle(f *tree.File, flags uint32) *Handle {
+	acc := flags & unix.O_ACCMODE
+	return &Handle{s: s, f: f, flags: flags, readable: acc != unix.O_WRONLY, writable: acc != unix.O_RDONLY}
+}
+
+func (h *Handle) truncate(size int64) error {
+	switch {
+	case !h.writable:
+		return ErrBadHandle
+	case size > h.s.o.MaxFileSize:
+		return ErrTooLarge
 	}
+	return h.f.Truncate(size)
 }

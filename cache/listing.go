@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -58,9 +59,9 @@ func (f *flight) wake() {
 // folder was told completely, or as soon as the name is known.
 func (s *Store) known(ctx context.Context, dir uint64, name string) error {
 	return s.toldOf(ctx, dir, func() (bool, error) {
-		s.view.RLock()
-		defer s.view.RUnlock()
-		_, _, ok, err := s.lookupLocked(dir, name)
+		var ok bool
+		var err error
+		s.tree.Read(func(v tree.View) { _, _, ok, err = v.Lookup(dir, name) })
 		return ok, err
 	})
 }

@@ -3,178 +3,178 @@ package cache
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
-// Every call here has the same shape: the wish is put into the journal, which
-// is the moment it is true for everybody on this machine; then the caller
-// waits for the drive within its patience. What the drive refuses in that
-// time is undone and reported; past it the call succeeds and the wish goes on
-// in the background (design.md §6).
+// Every call here has the same shape: the intent is put into the journal, which
+// is the moment it is true for everyone on this machine; then the caller waits
+// for the drive within its patience. What the drive refuses in that time is
+// undone and reported; past it the call succeeds and the intent goes on in the
+// background (design.md §6).
+
+// change makes a system call's change of the tree.
+func (s *Store) change(fn func(*tree.Tx) error) error {
+	return s.tree.Change(func(tx *tree.Tx) error {
+		tx.FromKernel()
+		return fn(tx)
+	})
+}
 
 // Mkdir makes the folder name in dir. mode: ModeSet|bits, or 0 for none of its
 // own.
 func (s *Store) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (Entry, error) {
-	if s.readOnly() {
-		return Entry{}, ErrReadOnly
-	}
-	driveName, shown, err := shownOf(name)
+	driveName, shown, err := s.toMake(ctx, dir, name)
 	if err != nil {
 		return Entry{}, err
 	}
-	if err := s.known(ctx, dir, name); err != nil {
-		return Entry{}, err
-	}
-	e, n, err := s.wishFolder(dir, driveName, shown, mode)
+	ino, err := s.mirror.NewIno()
 	if err != nil {
 		return Entry{}, err
 	}
-	s.dirTimes.touch(dir)
-	s.madeDirs.touch(e.Ino)
+	var e *journal.Entry
+	err = s.change(func(tx *tree.Tx) (err error) {
+		e, err = tx.Mkdir(ino, dir, driveName, shown, mode)
+		return err
+	})
+	if err != nil {
+		return Entry{}, err
+	}
+	s.tree.DirTimes.Touch(dir)
+	s.madeDirs.Touch(ino)
 	if !s.isNew(dir) {
 		if err := s.await(ctx, e); err != nil {
 			return Entry{}, err
 		}
 	}
-	return s.entryOf(&n, dir), nil
+	return s.entry(ino, dir)
 }
 
-func (s *Store) wishFolder(dir uint64, driveName, shown string, mode uint32) (*journal.Entry, inode, error) {
-	ino, err := s.mirror.NewIno()
-	if err != nil {
-		return nil, inode{}, err
+// toMake prepares to make name in dir: what the drive shall have and what the
+// mount shows. ErrReadOnly, ErrInvalid, ErrNameTooLong.
+func (s *Store) toMake(ctx context.Context, dir uint64, name string) (driveName, shown string, err error) {
+	if s.readOnly() {
+		return "", "", ErrReadOnly
 	}
-	now := time.Now()
-	e := &journal.Entry{
-		Ino: ino, Folder: true,
-		Intent:   journal.Intent{Mode: mode, Mtime: now, Created: now, Place: journal.Place{Parents: []uint64{dir}, Name: driveName, Shown: shown}, Since: now, Due: now},
-		Progress: journal.Progress{LocalID: uuid.NewString()},
+	if driveName, shown, err = shownOf(name); err != nil {
+		return "", "", err
 	}
-	if mode != 0 {
-		e.Props = withAttrProp(nil, time.Time{}, mode)
-	}
-	s.view.Lock()
-	defer s.view.Unlock()
-	if err := s.freeLocked(dir, shown); err != nil {
-		return nil, inode{}, err
-	}
-	if err := s.putLocked(e); err != nil {
-		return nil, inode{}, err
-	}
-	n, err := s.fromEntryLocked(e)
-	return e, n, err
+	return driveName, shown, s.known(ctx, dir, name)
 }
 
-// freeLocked makes sure that dir is a folder in the tree and that no spelling
-// of name is taken in it.
-func (s *Store) freeLocked(dir uint64, name string) error {
-	d, ok, err := s.inodeLocked(dir)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return ErrNotExist
-	case !d.folder:
-		return ErrNotDir
+// entry is the line of ino in dir, after a change that put it there.
+func (s *Store) entry(ino, dir uint64) (e Entry, err error) {
+	s.tree.Read(func(v tree.View) {
+		var n tree.Inode
+		var ok bool
+		if n, ok, err = v.Inode(ino); err == nil && !ok {
+			err = ErrNotExist // gone again
+		}
+		e = v.DirEntry(&n, dir)
+	})
+	return e, err
+}
+
+// shownOf maps a name typed here to what the drive shall have and what the
+// mount shows, or refuses it (design.md §3).
+func shownOf(name string) (driveName, shown string, err error) {
+	if len(name) > 255 {
+		return "", "", ErrNameTooLong
 	}
-	_, _, taken, err := s.lookupLocked(dir, name)
-	if err != nil {
-		return err
+	driveName = mirror.DriveName(name)
+	if err := mirror.ValidName(driveName); err != nil {
+		if errors.Is(err, drive.ErrNameTooLong) {
+			return "", "", fmt.Errorf("%w: %w", ErrNameTooLong, err)
+		}
+		return "", "", fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if taken {
-		return ErrExist
-	}
-	return nil
+	return driveName, mirror.Shown(driveName, "", false), nil
 }
 
 // Create makes the file name in dir and opens it, or opens the one that is
 // there in any spelling. flags are open(2)'s; with O_EXCL, and with NamesExact
 // when only the spelling differs, a taken name is ErrExist.
 func (s *Store) Create(ctx context.Context, dir uint64, name string, flags, mode uint32) (Entry, *Handle, error) {
-	if s.readOnly() {
-		return Entry{}, nil, ErrReadOnly
-	}
-	driveName, shown, err := shownOf(name)
+	driveName, shown, err := s.toMake(ctx, dir, name)
 	if err != nil {
 		return Entry{}, nil, err
 	}
-	if err := s.known(ctx, dir, name); err != nil {
-		return Entry{}, nil, err
-	}
-	e, h, err := s.createFile(dir, driveName, shown, flags, mode, callerOf(ctx))
-	if !errors.Is(err, ErrExist) {
-		if err == nil {
-			s.dirTimes.touch(dir)
+	h, err := s.createFile(dir, driveName, shown, flags, mode)
+	if err == nil {
+		s.tree.DirTimes.Touch(dir)
+		e, err := s.entry(h.f.Ino, dir)
+		if errors.Is(err, ErrNotExist) {
+			// Removed by another already: its handle works on.
+			e, err = Entry{Name: shown, Primary: true, Attr: h.f.Attr(0)}, nil
 		}
 		return e, h, err
 	}
-	if flags&unix.O_EXCL != 0 {
-		return Entry{}, nil, ErrExist
-	}
-	s.view.RLock()
-	n, exact, ok, err := s.lookupLocked(dir, name)
-	s.view.RUnlock()
-	switch {
-	case err != nil:
+	if !errors.Is(err, ErrExist) || flags&unix.O_EXCL != 0 {
 		return Entry{}, nil, err
-	case !ok:
-		return Entry{}, nil, ErrNotExist
-	case s.o.NamesExact && !exact:
-		return Entry{}, nil, ErrExist
-	case n.folder:
-		return Entry{}, nil, ErrIsDir
 	}
-	h, err = s.Open(ctx, n.ino, n.gen, flags)
+	var e Entry
+	var n tree.Inode
+	s.tree.Read(func(v tree.View) {
+		var exact, ok bool
+		n, exact, ok, err = v.Lookup(dir, name)
+		switch {
+		case err != nil:
+		case !ok:
+			err = ErrNotExist
+		case s.o.NamesExact && !exact:
+			err = ErrExist
+		case n.Folder:
+			err = ErrIsDir
+		}
+		e = v.DirEntry(&n, dir)
+	})
 	if err != nil {
 		return Entry{}, nil, err
 	}
-	return s.entryOf(&n, dir), h, nil
+	h, err = s.Open(ctx, n.Ino, n.Gen, flags)
+	return e, h, err
 }
 
-func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode, thread uint32) (Entry, *Handle, error) {
+func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode uint32) (*Handle, error) {
 	// Looked at first without an inode number, so that opening files that
 	// exist does not use numbers up.
-	s.view.RLock()
-	err := s.freeLocked(dir, shown)
-	s.view.RUnlock()
+	var err error
+	s.tree.Read(func(v tree.View) { err = v.Free(dir, shown) })
 	if err != nil {
-		return Entry{}, nil, err
+		return nil, err
 	}
 	ino, err := s.mirror.NewIno()
 	if err != nil {
-		return Entry{}, nil, err
+		return nil, err
 	}
 	d, err := s.journal.OpenDraft(ino, nil)
 	if err != nil {
-		return Entry{}, nil, err
+		return nil, err
 	}
-	now := time.Now()
-	e := &journal.Entry{
-		Ino:      ino,
-		Intent:   journal.Intent{Mode: mode, Mtime: now, Created: now, Open: true, Place: journal.Place{Parents: []uint64{dir}, Name: driveName, Shown: shown}, Since: now, Due: now},
-		Progress: journal.Progress{LocalID: uuid.NewString()},
-	}
-	s.view.Lock()
-	defer s.view.Unlock()
-	err = s.freeLocked(dir, shown)
-	if err == nil {
-		err = s.putLocked(e)
-	}
+	var f *tree.File
+	err = s.change(func(tx *tree.Tx) (err error) {
+		f, err = tx.Create(ino, dir, driveName, shown, flags, mode, d)
+		return err
+	})
 	if err != nil {
-		d.Close()
-		return Entry{}, nil, err
+		if s.tree.File(ino, 0) != nil {
+			f.Release(flags) // it was there until the log failed
+		} else {
+			err = errors.Join(err, d.Close())
+		}
+		return nil, err
 	}
-	s.noteMadeLocked(e.Ino, dir, shown, thread)
-	h := s.newFileLocked(e, d, flags)
-	n, err := s.fromEntryLocked(e)
-	return s.entryOf(&n, dir), h, err
+	h := s.handle(f, flags)
+	h.stream = &stream{}
+	h.stream.at.Store(streamStep)
+	return h, nil
 }
 
 // Unlink removes the name of a file. The last name of a node moves the node
@@ -187,77 +187,11 @@ func (s *Store) Unlink(ctx context.Context, dir uint64, name string) error {
 	if err := s.known(ctx, dir, name); err != nil {
 		return err
 	}
-	if done, err := s.saveByBackup(dir, name); err != nil || done {
+	if err := s.change(func(tx *tree.Tx) error { return tx.Unlink(dir, name) }); err != nil {
 		return err
 	}
-	es, err := s.unlink(dir, name, callerOf(ctx))
-	if err != nil {
-		return err
-	}
-	s.dirTimes.touch(dir)
-	s.emit(es)
+	s.tree.DirTimes.Touch(dir)
 	return nil
-}
-
-func (s *Store) unlink(dir uint64, name string, thread uint32) ([]Effect, error) {
-	s.view.Lock()
-	defer s.view.Unlock()
-	n, err := s.presentLocked(dir, name)
-	if err != nil {
-		return nil, err
-	}
-	if n.folder {
-		return nil, ErrIsDir
-	}
-	es, err := s.unlinkLocked(&n, dir)
-	if err == nil {
-		s.noteRemovedLocked(&n, thread)
-	}
-	return es, err
-}
-
-// unlinkLocked takes the file n out of dir.
-func (s *Store) unlinkLocked(n *inode, dir uint64) ([]Effect, error) {
-	e, err := s.wishLocked(n.ino)
-	if err != nil {
-		return nil, err
-	}
-	if len(n.parents) > 1 {
-		e.Place.Parents = slices.DeleteFunc(slices.Clone(n.parents), func(p uint64) bool { return p == dir })
-		e.Due = time.Now()
-		if err := s.putLocked(e); err != nil {
-			return nil, err
-		}
-		left := n.dentries()
-		left = slices.DeleteFunc(left, func(d Dentry) bool { return d.Dir == dir })
-		return []Effect{{Ino: n.ino, Old: left, New: left, Attr: true}}, nil
-	}
-	if err := s.removeLocked(e); err != nil {
-		return nil, err
-	}
-	if f := s.open.get(n.ino, n.gen); f != nil {
-		f.gone.Store(true)
-	}
-	return nil, nil
-}
-
-// removeLocked wishes e's inode into the trash.
-func (s *Store) removeLocked(e *journal.Entry) error {
-	e.Removed, e.Open = true, false
-	s.settleLater(e)
-	return s.putLocked(e)
-}
-
-// presentLocked finds name in dir by the rule of the mount.
-func (s *Store) presentLocked(dir uint64, name string) (inode, error) {
-	n, exact, ok, err := s.lookupLocked(dir, name)
-	if err != nil {
-		return inode{}, err
-	}
-	if !ok || s.o.NamesExact && !exact {
-		return inode{}, ErrNotExist
-	}
-	return n, nil
 }
 
 // Rmdir removes an empty folder. Patience permitting, the drive is asked
@@ -269,92 +203,134 @@ func (s *Store) Rmdir(ctx context.Context, dir uint64, name string) error {
 	if err := s.known(ctx, dir, name); err != nil {
 		return err
 	}
-	s.view.RLock()
-	n, err := s.presentLocked(dir, name)
-	s.view.RUnlock()
+	n, err := s.present(dir, name)
 	if err != nil {
 		return err
 	}
-	if !n.folder {
+	if !n.Folder {
 		return ErrNotDir
 	}
-	if err := s.listed(ctx, n.ino); err != nil {
+	if err := s.listed(ctx, n.Ino); err != nil {
 		return err
 	}
 	if err := s.emptyOnDrive(ctx, &n); err != nil {
 		return err
 	}
-	if err := s.rmdir(dir, name); err != nil {
+	if err := s.change(func(tx *tree.Tx) error { return tx.Rmdir(dir, name) }); err != nil {
 		return err
 	}
-	s.dirTimes.touch(dir)
+	s.tree.DirTimes.Touch(dir)
 	return nil
 }
 
+// present finds name in dir by the rule of the mount.
+func (s *Store) present(dir uint64, name string) (n tree.Inode, err error) {
+	s.tree.Read(func(v tree.View) { n, err = v.Present(dir, name) })
+	return n, err
+}
+
 // emptyOnDrive asks the drive for what the mirror may not have heard of yet,
-// as long as patience lasts: the settler looks again before anything goes to
+// as long as patience lasts: the write-back looks again before anything goes to
 // the trash, but a person wants to know now.
-func (s *Store) emptyOnDrive(ctx context.Context, n *inode) error {
+func (s *Store) emptyOnDrive(ctx context.Context, n *tree.Inode) error {
 	d := s.patience.take()
-	if n.id == "" || d < time.Millisecond {
-		return nil
-	}
 	start := time.Now()
 	defer func() { s.patience.spent(time.Since(start)) }()
+	if n.ID == "" || d < time.Millisecond {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	var nodes []drive.Node
-	for c, err := range s.remote.Children(ctx, n.id, true) {
+	for c, err := range s.remote.Children(ctx, n.ID, true) {
 		if err != nil {
-			return nil // not answered in time: the settler will ask
+			return nil // not answered in time: the write-back will ask
 		}
 		nodes = append(nodes, c)
 	}
 	if len(nodes) == 0 {
 		return nil
 	}
-	s.recognise(nodes)
-	cs, err := s.mirror.Listing(n.ino, nodes, true)
+	return s.listPiece(n.Ino, nodes, true)
+}
+
+// Rename is rename(2): oname in odir becomes nname in ndir, replacing what is
+// there (noReplace: ErrExist instead). Another spelling of the same name is a
+// rename like any other.
+func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint64, nname string, noReplace bool) error {
+	if s.readOnly() {
+		return ErrReadOnly
+	}
+	driveName, shown, err := shownOf(nname)
 	if err != nil {
 		return err
 	}
-	s.changed(cs)
+	if err := s.known(ctx, odir, oname); err != nil {
+		return err
+	}
+	if err := s.known(ctx, ndir, nname); err != nil {
+		return err
+	}
+	if err := s.beforeReplace(ctx, odir, oname, ndir, shown); err != nil {
+		return err
+	}
+	var r tree.Renamed
+	err = s.change(func(tx *tree.Tx) (err error) {
+		r, err = tx.Rename(odir, oname, ndir, driveName, shown, noReplace)
+		return err
+	})
+	if err != nil || r.Entry == nil {
+		return err
+	}
+	s.tree.DirTimes.Touch(odir)
+	s.tree.DirTimes.Touch(ndir)
+	if e := r.Entry; e.NodeID == "" || e.Draft != nil || tree.Temporary(shown) || r.Unsent {
+		// Its place goes with its upload, or will change again soon, or what it
+		// replaced could not be brought back: there is nothing to wait for.
+		return nil
+	}
+	return s.await(ctx, r.Entry)
+}
+
+// beforeReplace prepares for what a rename is about to replace: a folder is
+// listed, so that "empty" means empty, and a new file that was never closed is
+// committed, since what it replaces may be closed content that nothing else has.
+func (s *Store) beforeReplace(ctx context.Context, odir uint64, oname string, ndir uint64, shown string) error {
+	var src, dst tree.Inode
+	var taken bool
+	var err error
+	s.tree.Read(func(v tree.View) {
+		if dst, _, taken, err = v.Lookup(ndir, shown); err == nil && taken {
+			src, err = v.Present(odir, oname)
+		}
+	})
+	switch {
+	case err != nil || !taken || dst.Ino == src.Ino:
+		return err
+	case dst.Folder:
+		return s.listed(ctx, dst.Ino)
+	case src.Folder || !src.Fresh:
+		return nil
+	}
+	if f := s.tree.File(src.Ino, src.Gen); f != nil {
+		return f.Commit()
+	}
 	return nil
 }
 
-func (s *Store) rmdir(dir uint64, name string) error {
-	s.view.Lock()
-	defer s.view.Unlock()
-	n, err := s.presentLocked(dir, name)
+// RenameExact renames a node in place, also to another spelling of its own
+// name; unlike Rename it takes the shown spelling only. It is what `drivefs
+// rename` does.
+func (s *Store) RenameExact(ctx context.Context, dir uint64, oldName, newName string) error {
+	e, _, err := s.Lookup(ctx, dir, oldName)
 	if err != nil {
 		return err
 	}
-	if !n.folder {
-		return ErrNotDir
-	}
-	if err := s.emptyLocked(n.ino); err != nil {
+	if err := s.Rename(ctx, dir, e.Name, dir, newName, true); err != nil {
 		return err
 	}
-	e, err := s.wishLocked(n.ino)
-	if err != nil {
-		return err
-	}
-	if len(n.parents) > 1 {
-		e.Place.Parents = slices.DeleteFunc(slices.Clone(n.parents), func(p uint64) bool { return p == dir })
-		e.Due = time.Now()
-		return s.putLocked(e)
-	}
-	return s.removeLocked(e)
-}
-
-func (s *Store) emptyLocked(dir uint64) error {
-	in, err := s.listLocked(nil, dir, 0, 1)
-	if err != nil {
-		return err
-	}
-	if len(in) > 0 {
-		return ErrNotEmpty
-	}
+	// The kernel did not make this call: it has to be told.
+	s.tree.Emit([]Effect{{Ino: e.Ino, Folder: e.Folder, Old: []Dentry{{Dir: dir, Name: e.Name}}, New: []Dentry{{Dir: dir, Name: newName}}, Attr: true}})
 	return nil
 }
 
@@ -367,51 +343,80 @@ func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (
 	if err := s.known(ctx, dir, name); err != nil {
 		return Entry{}, err
 	}
-	e, n, effects, err := s.link(ino, dir, name)
+	var e *journal.Entry
+	err := s.change(func(tx *tree.Tx) (err error) {
+		e, err = tx.Link(ino, dir, name)
+		return err
+	})
 	if err != nil {
 		return Entry{}, err
 	}
-	s.dirTimes.touch(dir)
-	s.emit(effects)
+	s.tree.DirTimes.Touch(dir)
 	if e.NodeID != "" && e.Draft == nil {
 		if err := s.await(ctx, e); err != nil {
 			return Entry{}, err
 		}
 	}
-	return s.entryOf(&n, dir), nil
+	return s.entry(ino, dir)
 }
 
-func (s *Store) link(ino, dir uint64, name string) (*journal.Entry, inode, []Effect, error) {
-	s.view.Lock()
-	defer s.view.Unlock()
-	n, ok, err := s.inodeLocked(ino)
-	switch {
-	case err != nil:
-		return nil, n, nil, err
-	case !ok:
-		return nil, n, nil, ErrNotExist
-	case n.folder:
-		return nil, n, nil, ErrNotPermitted
+// Setattr changes size, mode or modification time of the version gen of ino.
+// h is the handle the caller has, nil for a call by path; a new size set by
+// path is committed at once, one set through a handle with the handle's next
+// Flush. Times and mode bits are kept on the node as properties, one call for
+// all that changed in a moment.
+func (s *Store) Setattr(ctx context.Context, ino, gen uint64, h *Handle, a SetAttr) (Attr, error) {
+	if s.readOnly() {
+		return Attr{}, ErrReadOnly
 	}
-	if err := s.freeLocked(dir, name); err != nil {
-		return nil, n, nil, err
+	if a.Size != nil {
+		if err := s.resize(ctx, ino, gen, h, *a.Size); err != nil {
+			return Attr{}, err
+		}
 	}
-	if name != n.shown || slices.Contains(n.parents, dir) {
-		return nil, n, nil, ErrNotPermitted
+	if a.Mode != nil || a.Mtime != nil {
+		if err := s.setMeta(ino, gen, a); err != nil {
+			return Attr{}, err
+		}
 	}
-	e, err := s.wishLocked(ino)
+	return s.Attr(ctx, ino, gen)
+}
+
+func (s *Store) resize(ctx context.Context, ino, gen uint64, h *Handle, size int64) error {
+	if size < 0 {
+		return ErrInvalid
+	}
+	if h != nil {
+		return h.truncate(size)
+	}
+	h, err := s.Open(ctx, ino, gen, unix.O_WRONLY)
 	if err != nil {
-		return nil, n, nil, err
+		return err
 	}
-	before := n.dentries()
-	e.Place.Parents = append(slices.Clone(n.parents), dir)
-	if e.NodeID != "" && e.Draft == nil {
-		e.Due = time.Now()
+	defer h.Release()
+	if err := h.truncate(size); err != nil {
+		return err
 	}
-	if err := s.putLocked(e); err != nil {
-		return nil, n, nil, err
+	return h.Flush()
+}
+
+func (s *Store) setMeta(ino, gen uint64, a SetAttr) error {
+	f := s.tree.File(ino, gen)
+	if f != nil {
+		f.SetMeta(a)
+		if f.Gone() {
+			return nil
+		}
 	}
-	n, err = s.fromEntryLocked(e)
-	s.open.overlay(&n)
-	return e, n, []Effect{{Ino: ino, Old: before, New: before, Attr: true}}, err
+	err := s.change(func(tx *tree.Tx) error { return tx.SetMeta(ino, a) })
+	if errors.Is(err, ErrNotExist) && f != nil {
+		return nil
+	}
+	return err
+}
+
+// SyncDir is fsync(2) of a folder: what happened in it so far survives a
+// power failure.
+func (s *Store) SyncDir(ctx context.Context, dir uint64) error {
+	return s.journal.Sync(context.WithoutCancel(ctx))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -79,7 +80,7 @@ func (s *Store) recognise(nodes []drive.Node) {
 	}
 	for i := range nodes {
 		for owner, props := range nodes[i].Properties {
-			if _, ours := props[propAttr]; ours && owner == nodes[i].CreatedBy {
+			if _, ours := props[tree.PropAttr]; ours && owner == nodes[i].CreatedBy {
 				s.remote.SetOwner(owner)
 				s.learnOwner()
 				return

@@ -54,18 +54,15 @@ func TestFlushBehindOpenName(t *testing.T) {
 	}
 }
 
-// The journal cannot take the rename after the mirror did.
+// The journal cannot take the rename.
 func TestSaveNotRecorded(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
 	w.put("/doc", "one")
 	w.poll()
 	w.write("/.doc.AbCdEf", "two")
 	odir, oname := w.dir("/.doc.AbCdEf")
-	if !w.s.saveByRename(odir, oname, odir, "doc") {
-		t.Fatal("not clean")
-	}
-	w.s.journal.Close() // any error of Put will do
-	if _, _, _, err := w.s.rename(odir, oname, odir, "doc", "doc", false, true); err == nil {
+	w.s.journal.Close() // any error of the log will do
+	if err := w.s.Rename(t.Context(), odir, oname, odir, "doc", false); err == nil {
 		t.Fatal("recorded")
 	}
 	if _, _, err := w.s.Lookup(t.Context(), odir, "doc"); err != nil {
@@ -123,7 +120,7 @@ func TestAdoptedFolder(t *testing.T) {
 	told := false
 	for _, e := range w.takeEffects() {
 		for _, d := range e.New {
-			told = told || d == Dentry{dir, "y"}
+			told = told || d == Dentry{Dir: dir, Name: "y"}
 		}
 	}
 	if !told {

@@ -6,43 +6,6 @@ import (
 	"time"
 )
 
-// dirTimes are the modification times of folders that were changed here since
-// the start: the service's own do not tell of children (API §5.4). It keeps a
-// bounded number; a folder that falls out shows the drive's time again.
-type dirTimes struct {
-	mu sync.Mutex
-	m  map[uint64]time.Time
-}
-
-const maxDirTimes = 1 << 16
-
-func (d *dirTimes) touch(dir uint64) { d.set(dir, time.Now()) }
-
-func (d *dirTimes) set(dir uint64, t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.m == nil || len(d.m) >= maxDirTimes {
-		d.m = map[uint64]time.Time{}
-	}
-	d.m[dir] = t
-}
-
-func (d *dirTimes) forget(dir uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.m, dir)
-}
-
-// latest is t, or the time of a later change here.
-func (d *dirTimes) latest(dir uint64, t time.Time) time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if here, ok := d.m[dir]; ok && here.After(t) {
-		return here
-	}
-	return t
-}
-
 // spaceCache is the last answer about the quota.
 type spaceCache struct {
 	mu          sync.Mutex

@@ -10,6 +10,7 @@ import (
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -54,11 +55,11 @@ func (s *Store) Status() Status {
 	st := Status{
 		Nodes: s.mirror.Nodes(), Skipped: s.mirror.Skipped(), Complete: s.mirror.Complete(), Checkpoint: at,
 		Pending: s.journal.Len(), Bytes: s.journal.PendingBytes(),
-		Open: s.open.count(), Chunks: s.chunks.Stats(), Events: s.events.all(),
+		Open: s.tree.Handles(), Chunks: s.chunks.Stats(), Events: s.events.all(),
 	}
 	for _, p := range s.settler.Active() {
 		st.Active = append(st.Active, Transfer{
-			Path: s.wishPath(p.Ino), Op: p.Op, Sent: p.Sent, Size: p.Size, Rate: p.Rate, Started: p.Started,
+			Path: s.intentPath(p.Ino), Op: p.Op, Sent: p.Sent, Size: p.Size, Rate: p.Rate, Started: p.Started,
 		})
 	}
 	st.Failed = s.failures()
@@ -92,7 +93,7 @@ func (s *Store) failures() []Failure {
 		if f.Error == "" {
 			continue
 		}
-		f.Path = s.wishPath(ino)
+		f.Path = s.intentPath(ino)
 		fs = append(fs, f)
 		if len(fs) == maxFailures {
 			break
@@ -102,22 +103,24 @@ func (s *Store) failures() []Failure {
 	return fs
 }
 
-// wishPath is where a wish belongs, also when it is one to be removed.
-func (s *Store) wishPath(ino uint64) string {
-	s.view.RLock()
-	defer s.view.RUnlock()
-	e, ok := s.journal.Clone(ino)
-	if !ok {
-		return s.pathLocked(ino)
-	}
-	if len(e.Place.Parents) == 0 {
-		return e.Place.Shown
-	}
-	dir := s.pathLocked(e.Place.Parents[0])
-	if dir == "/" {
-		dir = ""
-	}
-	return dir + "/" + e.Place.Shown
+// intentPath is where an entry belongs, also when it is one to be removed.
+func (s *Store) intentPath(ino uint64) (path string) {
+	s.tree.Read(func(v tree.View) {
+		e, ok := v.Entry(ino)
+		switch {
+		case !ok:
+			path = v.Path(ino, s.Root())
+		case len(e.Place.Parents) == 0:
+			path = e.Place.Shown
+		default:
+			dir := v.Path(e.Place.Parents[0], s.Root())
+			if dir == "/" {
+				dir = ""
+			}
+			path = dir + "/" + e.Place.Shown
+		}
+	})
+	return path
 }
 
 // Pending is how much the drive lacks.
@@ -138,7 +141,7 @@ func (s *Store) Flush(ctx context.Context) ([]Failure, error) {
 		if errors.Is(f.Err, settle.ErrPaused) {
 			continue
 		}
-		fs = append(fs, Failure{Path: s.wishPath(f.Ino), Error: f.Err.Error()})
+		fs = append(fs, Failure{Path: s.intentPath(f.Ino), Error: f.Err.Error()})
 	}
 	return fs, err
 }

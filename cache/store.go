@@ -18,6 +18,7 @@ import (
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -61,32 +62,13 @@ type Store struct {
 	remote  *drive.Client
 	mirror  *mirror.Mirror
 	journal *journal.Journal
+	tree    *tree.Tree // mirror and journal and open files as one
 	settler *settle.Settler
 	chunks  *chunk.Cache
 
 	root     atomic.Uint64 // inode of the mounted folder
 	unwanted atomic.Bool   // the drive takes no changes from us: see SetWritable
 
-	// view makes mirror and journal one: see doc.go. It guards nothing but
-	// the moment at which a change becomes visible.
-	view sync.RWMutex
-	// Guarded by view:
-	gens  map[uint64]uint64    // inode → the Gen it is shown with, while it has a wish
-	moved map[uint64]movedFrom // file → where it was before its last rename, for a while
-	anew  anew                 // files that are removed and made anew
-	// lastPlace is where the folders above wishes are or last were, for when
-	// the drive loses them.
-	lastPlace map[uint64]Dentry
-	// staleTags are the inodes whose properties we set since the drive last
-	// told their eTagResponse, and the version told then: setting a property
-	// changes the tag and does not tell the new one (API §11), and a call with
-	// the old one would be refused and cost two more.
-	staleTags map[uint64]int64
-	echoes    echoes
-
-	open openTable
-
-	effects  atomic.Pointer[func([]Effect)]
 	activity atomic.Pointer[func()]
 
 	life       context.Context // ends with Close
@@ -96,11 +78,9 @@ type Store struct {
 	listing    flight // folders being listed on demand
 	propsAsked propsAsked
 	patience   patience
-	dirTimes   dirTimes
-	madeDirs   dirTimes // when folders were made here
+	madeDirs   tree.DirTimes // when folders were made here
 	space      spaceCache
 	links      linkCache
-	remade     remadeFolders
 	events     events
 	startedAt  time.Time
 }
@@ -127,15 +107,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, log: o.Logger, remote: o.Remote,
-		gens:      map[uint64]uint64{},
-		moved:     map[uint64]movedFrom{},
-		lastPlace: map[uint64]Dentry{},
-		staleTags: map[uint64]int64{},
 		startedAt: time.Now(),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.patience.bound = o.CallTimeout
-	s.open.init()
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -147,7 +122,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.closeRooms()
 		return nil, err
 	}
-	if err := s.layWishes(); err != nil {
+	if err := s.tree.Reconcile(); err != nil {
 		s.closeRooms()
 		return nil, err
 	}
@@ -189,6 +164,10 @@ func (s *Store) openRooms() error {
 	if err != nil {
 		return roomError(err)
 	}
+	s.tree = tree.New(tree.Options{
+		Mirror: s.mirror, Journal: s.journal, NamesExact: s.o.NamesExact,
+		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.owner, Logger: s.log,
+	})
 	s.remote.SetOwner(s.mirror.Meta(metaOwner))
 	s.loadStrangers()
 	disk := s.o.Disk
@@ -209,7 +188,7 @@ func (s *Store) openRooms() error {
 		return err
 	}
 	s.settler = settle.New(s.journal, s.remote, host{s}, settle.Options{
-		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: temporary,
+		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: tree.Temporary,
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
 		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
 	})
@@ -298,48 +277,6 @@ func (s *Store) walk(ctx context.Context, ino uint64, path string) (uint64, erro
 	return ino, nil
 }
 
-// layWishes brings the mirror's identities in step with the journal after a
-// crash: a node named by an entry belongs to the entry's inode, and an entry
-// without a node has none.
-func (s *Store) layWishes() error {
-	for _, ino := range s.journal.Inos() {
-		e, ok := s.journal.Clone(ino)
-		if !ok {
-			continue
-		}
-		rec, known, err := s.mirror.Get(ino)
-		if err != nil {
-			return err
-		}
-		s.gens[ino] = rec.Gen
-		s.noteSentLocked(e)
-		if err := s.rememberPathLocked(e); err != nil {
-			return err
-		}
-		switch {
-		case e.NodeID == "" && known:
-			if err := s.unbind(rec.ID); err != nil {
-				return err
-			}
-		}
-		if err := s.bindWish(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unbind gives the node an inode of its own, so that the one it had is free
-// for a local file.
-func (s *Store) unbind(nodeID string) error {
-	ino, err := s.mirror.NewIno()
-	if err != nil {
-		return err
-	}
-	_, err = s.mirror.Rebind(nodeID, ino)
-	return err
-}
-
 // SetWritable says whether the drive takes changes from us. While it does not,
 // every call that would make one is ErrReadOnly, as on a read-only mount; what
 // the journal has already is tried again all the same, now and then.
@@ -395,16 +332,7 @@ func (s *Store) Root() uint64 { return s.root.Load() }
 
 // OnEffects sets who tells the kernel. fn is called with no lock held, from
 // the goroutine that made the change; it must not block.
-func (s *Store) OnEffects(fn func([]Effect)) { s.effects.Store(&fn) }
-
-func (s *Store) emit(es []Effect) {
-	if len(es) == 0 {
-		return
-	}
-	if fn := s.effects.Load(); fn != nil {
-		(*fn)(es)
-	}
-}
+func (s *Store) OnEffects(fn func([]Effect)) { s.tree.OnEffects(fn) }
 
 // chunkMemory is what of the memory for contents chunks get. Each read of the
 // kernel holds a buffer as long as itself while it waits, whatever it is

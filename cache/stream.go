@@ -1,9 +1,9 @@
 package cache
 
 import (
-	"time"
+	"sync/atomic"
 
-	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 )
 
 // streamStep is how much of a new file must have been written before its
@@ -14,53 +14,40 @@ const streamStep = 16 << 20
 // may be under way at once.
 const streamSlack = 4 << 20
 
+// stream watches how a new file is written by the handle that made it, to find
+// out whether it can be sent meanwhile.
+type stream struct {
+	at      atomic.Int64 // size from which on an upload may begin; 0 = never
+	inOrder atomic.Int64 // how far it was written without holes, about
+}
+
 // grown is told of each write to [off, end). A large new file that is written
-// in order is not kept until it is closed: the settler hears of it, and sends
-// what is there and what follows.
-func (f *file) grown(off, end int64) {
-	at := f.streamAt.Load()
+// in order is not kept until it is closed: the write-back hears of it, and
+// sends what is there and what follows.
+func (h *Handle) grown(off, end int64) {
+	st := h.stream
+	if st == nil {
+		return
+	}
+	at := st.at.Load()
 	if at == 0 {
 		return
 	}
-	was := f.inOrder.Load()
-	if off > was+streamSlack || off < was-streamSlack || end >= at && f.size() > end+streamSlack {
-		f.streamAt.Store(0) // it has holes, is changed behind, or was allocated as a whole
+	was := st.inOrder.Load()
+	if off > was+streamSlack || off < was-streamSlack || end >= at && h.f.Size() > end+streamSlack {
+		st.at.Store(0) // it has holes, is changed behind, or was allocated as a whole
 		return
 	}
 	if end > was {
-		f.inOrder.CompareAndSwap(was, end) // else another was quicker, nearby
+		st.inOrder.CompareAndSwap(was, end) // else another was quicker, nearby
 	}
-	if end < at || !f.streamAt.CompareAndSwap(at, end+streamStep) {
+	if end < at || !st.at.CompareAndSwap(at, end+streamStep) || h.f.Gone() {
 		return
 	}
-	if f.gone.Load() || !f.s.mayStream(f) {
-		return
-	}
-	f.streamed.Store(true)
-	f.s.settler.Stream(f.ino, f.opened.Created.Add(f.s.o.UploadDelay))
-}
-
-// mayStream tells whether the name of a new file looks final. It does not
-// when a document was just moved out of its way: the new file will get that
-// document's node when the backup is removed, if it was not sent before.
-func (s *Store) mayStream(f *file) bool {
-	s.view.RLock()
-	defer s.view.RUnlock()
-	ok := false
-	s.journal.Peek(f.ino, func(e *journal.Entry) {
-		ok = !e.Removed && e.NodeID == "" && !temporary(e.Place.Shown)
-		for _, m := range s.moved {
-			if m.Name == e.Place.Shown && time.Since(m.at) < movedFor {
-				ok = false
-			}
-		}
-	})
-	return ok
-}
-
-// written is told when a writing handle was released.
-func (f *file) written() {
-	if f.streamed.Load() && !f.s.open.written(f) {
-		f.s.settler.Written(f.ino)
+	may := false
+	h.s.tree.Read(func(v tree.View) { may = v.MayStream(h.f.Ino) })
+	if may {
+		h.f.SetStreamed()
+		h.s.settler.Stream(h.f.Ino, h.f.Opened.Created.Add(h.s.o.UploadDelay))
 	}
 }

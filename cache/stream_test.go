@@ -159,7 +159,7 @@ func TestStreamNot(t *testing.T) {
 			} else {
 				w.fill(h, body, 0)
 			}
-			if h.f.streamed.Load() {
+			if h.f.IsStreamed() {
 				t.Error("it streams")
 			}
 			h.Release()

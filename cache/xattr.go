@@ -4,15 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drivefs/drivefs/cache/chunk"
-	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 )
 
 // Extended attributes. "user.drivefs.*" tell about the node and cannot be
@@ -41,7 +39,7 @@ const (
 // for themselves, every other byte becomes _xx.
 func xattrKey(name string) (string, error) {
 	var b strings.Builder
-	b.WriteString(propXattr)
+	b.WriteString(tree.PropXattr)
 	for i := range len(name) {
 		c := name[i]
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
@@ -57,7 +55,7 @@ func xattrKey(name string) (string, error) {
 }
 
 func xattrName(key string) (string, bool) {
-	key, ok := strings.CutPrefix(key, propXattr)
+	key, ok := strings.CutPrefix(key, tree.PropXattr)
 	if !ok {
 		return "", false
 	}
@@ -116,9 +114,7 @@ func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]b
 	if !strings.HasPrefix(name, userPrefix) {
 		return nil, ErrNotSupported
 	}
-	s.view.RLock()
-	n, ok, err := s.inodeLocked(ino)
-	s.view.RUnlock()
+	n, ok, err := s.inode(ino)
 	if err != nil {
 		return nil, err
 	}
@@ -136,11 +132,7 @@ func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]b
 	if err != nil {
 		return nil, ErrNoAttr
 	}
-	s.view.RLock()
-	e, _ := s.journal.Clone(ino)
-	props := s.propsLocked(ino, e)
-	s.view.RUnlock()
-	if v, ok := props[key]; ok {
+	if v, ok := s.props(ino)[key]; ok {
 		if b, ok := xattrBytes(v); ok {
 			return b, nil
 		}
@@ -149,53 +141,50 @@ func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]b
 }
 
 // virtual is the value of a read-only attribute.
-func (s *Store) virtual(n *inode, name string) (string, bool) {
+func (s *Store) virtual(n *tree.Inode, name string) (string, bool) {
 	switch name {
 	case "control":
-		return s.o.Control, n.ino == s.Root() && s.o.Control != ""
+		return s.o.Control, n.Ino == s.Root() && s.o.Control != ""
 	case "id":
-		return n.id, n.id != ""
+		return n.ID, n.ID != ""
 	case "version":
-		return strconv.FormatInt(n.version, 10), n.version != 0
+		return strconv.FormatInt(n.Version, 10), n.Version != 0
 	case "state":
 		return s.stateOf(n), true
 	}
-	if n.folder {
+	if n.Folder {
 		return "", false
 	}
 	switch name {
 	case "progress":
-		return s.progressOf(n.ino)
+		return s.progressOf(n.Ino)
 	case "md5":
-		return n.md5, n.md5 != "" && !n.draft
+		return n.MD5, n.MD5 != "" && !n.Draft
 	case "content-version":
-		return strconv.FormatInt(n.content, 10), n.content != 0
+		return strconv.FormatInt(n.Content, 10), n.Content != 0
 	case "cached":
-		return strconv.FormatInt(s.chunks.Cached(chunk.Version{ID: n.id, Content: n.content, Size: n.size, MD5: n.md5, Name: n.name}), 10), n.id != "" && !n.draft
+		return strconv.FormatInt(s.chunks.Cached(tree.VersionOf(n)), 10), n.ID != "" && !n.Draft
 	}
 	return "", false
 }
 
-// conflictCopy is how conflictNameLocked names what did not go in.
-var conflictCopy = regexp.MustCompile(`\(conflict .+ \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d( \d+)?\)`)
-
 // stateOf says in a word how far an inode is from the drive. A conflict copy
 // that is there remains "conflict" until it is renamed or removed: somebody
 // has to choose.
-func (s *Store) stateOf(n *inode) string {
+func (s *Store) stateOf(n *tree.Inode) string {
 	state := "synced"
-	if conflictCopy.MatchString(n.name) {
+	if tree.IsConflictName(n.Name) {
 		state = "conflict"
 	}
-	s.journal.Peek(n.ino, func(e *journal.Entry) {
+	if e, ok := s.journal.Get(n.Ino); ok {
 		state = "pending"
 		if e.Failed != "" {
 			state = "error"
 		}
-	})
+	}
 	if state == "pending" {
 		for _, p := range s.settler.Active() {
-			if p.Ino == n.ino {
+			if p.Ino == n.Ino {
 				return "uploading"
 			}
 		}
@@ -231,7 +220,7 @@ func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, valu
 	case err != nil && flags&unix.XATTR_REPLACE != 0:
 		return ErrNoAttr
 	}
-	return s.setProp(ino, key, v)
+	return s.change(func(tx *tree.Tx) error { return tx.SetProp(ino, key, v) })
 }
 
 // Removexattr takes an attribute away.
@@ -243,7 +232,7 @@ func (s *Store) Removexattr(ctx context.Context, ino, gen uint64, name string) e
 	if _, err := s.Getxattr(ctx, ino, gen, name); err != nil {
 		return err
 	}
-	return s.setProp(ino, key, "")
+	return s.change(func(tx *tree.Tx) error { return tx.SetProp(ino, key, "") })
 }
 
 // ownKey is the property of an attribute that users may set.
@@ -263,17 +252,14 @@ func (s *Store) ownKey(name string) (string, error) {
 // are left out, so that copying a file does not try to copy them; ask for
 // them by name.
 func (s *Store) Listxattr(ctx context.Context, ino, gen uint64) ([]string, error) {
-	s.view.RLock()
-	defer s.view.RUnlock()
-	if _, ok, err := s.inodeLocked(ino); err != nil || !ok {
+	if _, ok, err := s.inode(ino); err != nil || !ok {
 		if err == nil {
 			err = ErrNotExist
 		}
 		return nil, err
 	}
-	e, _ := s.journal.Clone(ino)
 	var names []string
-	for k := range s.propsLocked(ino, e) {
+	for k := range s.props(ino) {
 		if n, ok := xattrName(k); ok {
 			names = append(names, userPrefix+n)
 		}

@@ -193,11 +193,7 @@ func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *
 	// The kernel sends CREATE only after it saw no such name. When there is
 	// one after all, ESTALE makes it look again and open that one: the bridge
 	// would give an inode that is known already a second identity.
-	by := context.Context(c)
-	if flags&unix.O_EXCL != 0 {
-		by = cache.CalledBy(c, c.thread())
-	}
-	e, h, err := d.t.store.Create(by, d.ino, name, flags|unix.O_EXCL, cache.ModeSet|mode&0o777)
+	e, h, err := d.t.store.Create(c, d.ino, name, flags|unix.O_EXCL, cache.ModeSet|mode&0o777)
 	if errors.Is(err, cache.ErrExist) && flags&unix.O_EXCL == 0 {
 		if _, err := d.find(c, name); err == nil {
 			return nil, nil, 0, syscall.ESTALE
@@ -298,7 +294,7 @@ func (d *dir) remove(ctx context.Context, op, name string, do func(context.Conte
 		return syscall.ENAMETOOLONG
 	}
 	shown := d.shown(c, name)
-	if err := do(cache.CalledBy(c, c.thread()), d.ino, name); err != nil {
+	if err := do(c, d.ino, name); err != nil {
 		return c.errno(err)
 	}
 	d.respelled(name, shown)

@@ -61,6 +61,7 @@ const (
 	fOrder
 	fVacatedDir
 	fVacatedName
+	fReplacedBy
 )
 
 const (
@@ -180,7 +181,8 @@ func appendEntry(b []byte, e *Entry) []byte {
 	b = putTime(b, fRetryAt, e.RetryAt)
 	b = putUint(b, fOrder, e.Order)
 	b = putUint(b, fVacatedDir, e.Vacated.Dir)
-	return putString(b, fVacatedName, e.Vacated.Name)
+	b = putString(b, fVacatedName, e.Vacated.Name)
+	return putUint(b, fReplacedBy, e.ReplacedBy)
 }
 
 func appendBase(b []byte, v *Base) []byte {
@@ -386,6 +388,8 @@ func decodeEntry(b []byte) (e *Entry, synced *DraftState, ok bool) {
 			e.Vacated.Dir = f.v
 		case fVacatedName:
 			e.Vacated.Name = string(f.s)
+		case fReplacedBy:
+			e.ReplacedBy = f.v
 		case fSynced:
 			synced = decodeDraft(f.s, &ok)
 		}

@@ -31,6 +31,9 @@ type Intent struct {
 	// Vacated is the place that a removed file gave up: whoever takes it
 	// next may take over the node.
 	Vacated Vacated
+	// ReplacedBy is the inode whose rename took the place of a removed one: it
+	// comes back should the drive refuse that. 0 = it was removed for itself.
+	ReplacedBy uint64
 
 	// Draft is the content that should be on the drive; nil when the
 	// content is not to be changed.
@@ -188,6 +191,10 @@ type Sum struct {
 	Size int64
 	MD5  string // lower hex
 }
+
+// WentWhole tells whether content went out whole whose outcome is not known:
+// there may be a node for it.
+func (e *Entry) WentWhole() bool { return e.Sent != nil && e.Sent.Whole }
 
 // Clone returns a copy that shares nothing with e. A nil e gives nil.
 func (e *Entry) Clone() *Entry {

@@ -274,7 +274,7 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 	if known {
 		e.Gen = cur.Gen
 		e.Props, e.PropsVersion = cur.Props, cur.PropsVersion
-		if contentDiffers(cur, e) && !w.own && (w.m.o.OwnContent == nil || !w.m.o.OwnContent(ino, e.Size, e.MD5)) {
+		if contentDiffers(cur, e) && !w.own && (w.m.o.OwnContent == nil || !w.m.o.OwnContent(n.ID, e.Size, e.MD5)) {
 			e.Gen++
 		}
 	}

@@ -38,11 +38,11 @@ type Options struct {
 	Reserve func(upTo Ino) error
 	// FirstIno: numbers are handed out at or above this.
 	FirstIno Ino
-	// OwnContent reports whether these bytes of the node with this inode are
+	// OwnContent reports whether these bytes of the node with this id are
 	// ours, on their way or just sent, so that the feed's echo does not count
 	// as a foreign change when it comes before the upload's own answer. Called
 	// inside write transactions: it must not call the mirror. Nil = never.
-	OwnContent func(ino Ino, size int64, md5 string) bool
+	OwnContent func(id string, size int64, md5 string) bool
 	// Skipped is told, once, of a node that cannot be kept. Nil = only the log is.
 	Skipped func(id, why string)
 }

@@ -98,7 +98,7 @@ func TestOwnUpload(t *testing.T) {
 // TestGen: the generation counts what others did to the content, and survives.
 func TestGen(t *testing.T) {
 	var ours string
-	m := open(t, Options{OwnContent: func(_ Ino, _ int64, md5 string) bool { return md5 == ours }})
+	m := open(t, Options{OwnContent: func(_ string, _ int64, md5 string) bool { return md5 == ours }})
 	apply(t, m, leaf("f", "a", 1))
 	gen := func(want uint64) {
 		t.Helper()

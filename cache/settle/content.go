@@ -13,6 +13,14 @@ import (
 
 // uploadNew makes the file of e.
 func (t *task) uploadNew(e *journal.Entry) report {
+	if from := t.s.h.Ancestor(t.ino); from != 0 && t.s.working(from) {
+		return report{kind: waits, on: from}
+	}
+	if did, err := t.s.h.Inherit(t.ino, e.Rev); err != nil {
+		return t.fail(err)
+	} else if did {
+		return report{kind: again} // an overwrite now, and what it waits for is the queue's to say
+	}
 	if in, err := t.inTrash(e); err != nil {
 		return t.fail(err)
 	} else if in {

@@ -51,19 +51,13 @@ func (q *queue) dispatch(now time.Time) {
 func (q *queue) start(it *item, l lane) {
 	ctx, cancel := context.WithCancel(q.ctx)
 	t := &task{
-		s: q.s, ino: it.ino, rev: it.rev, lane: l, ctx: ctx, cancel: cancel, started: time.Now(),
+		s: q.s, ino: it.ino, rev: it.rev, node: it.node, lane: l, ctx: ctx, cancel: cancel, started: time.Now(),
 		detour: it.detour, origin: it.origin, others: len(q.movers) > 1 || len(q.movers) == 1 && !q.movers[it],
 	}
 	streams := it.streams() // before it is known where it is about to appear
 	if it.folder && it.removed {
 		t.covered = q.covered(it)
 	}
-	q.s.j.Peek(it.ino, func(e *journal.Entry) {
-		t.node = e.NodeID
-		if e.Base != nil {
-			t.content = e.Base.Content
-		}
-	})
 	if it.node == "" && len(it.home) == 0 {
 		// It is about to appear there: a removal of the folder must wait.
 		it.home, _, _, _ = resolve(q.s.h, it.place.Parents, nil) // the worker tells of an error
@@ -121,10 +115,6 @@ func (q *queue) report(r report) {
 	}
 	q.setErr(it, r.err)
 	q.guard(it, r, now)
-	for _, fn := range it.idle {
-		fn()
-	}
-	it.idle = nil
 
 	rev := it.rev
 	present := q.s.j.Peek(it.ino, func(e *journal.Entry) { it.take(e) })
@@ -177,40 +167,4 @@ func (q *queue) setErr(it *item, err error) {
 	}
 	q.s.mu.Unlock()
 	it.err = err
-}
-
-// interrupt: see Settler.Interrupt.
-func (q *queue) interrupt(ino uint64, reply chan<- bool) {
-	it := q.items[ino]
-	if it == nil {
-		q.look(ino)
-		if it = q.items[ino]; it == nil {
-			reply <- true
-			return
-		}
-	}
-	t := it.task
-	it.streamFrom = time.Time{}
-	answer := func() {
-		clean := true
-		q.s.j.Peek(ino, func(e *journal.Entry) {
-			it.take(e) // or a change from before the question would end the hold
-			clean = e.Sent == nil || arrived(e)
-			if t != nil && (e.NodeID != t.node || e.Base != nil && e.Base.Content != t.content) {
-				clean = false // it came just too late
-			}
-		})
-		it.held = true
-		it.retry = time.Now().Add(interruptTime)
-		reply <- clean
-	}
-	if t == nil {
-		answer()
-		q.look(ino)
-		return
-	}
-	if t.lane != laneCalls {
-		t.cancel()
-	}
-	it.idle = append(it.idle, answer)
 }

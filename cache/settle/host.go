@@ -46,6 +46,19 @@ type Host interface {
 	Tag(ino uint64, b *journal.Base) string
 	// InoOf maps a node id to its inode; 0 = unknown.
 	InoOf(nodeID string) (uint64, error)
+	// Heir is the new file that takes over the node of the removed file ino, 0
+	// = none: the removal waits for it.
+	Heir(ino uint64) uint64
+	// MayStream tells whether the new file ino may be sent while it is written:
+	// not where it would take over a node.
+	MayStream(ino uint64) bool
+	// Ancestor is the removed file whose node the new file ino takes over, 0 =
+	// none: nothing may be on its way for it when that happens.
+	Ancestor(ino uint64) uint64
+	// Inherit gives the new file (ino, rev) the node of the removed file whose
+	// place it has, so that it is overwritten instead of made; false = there is
+	// none.
+	Inherit(ino, rev uint64) (bool, error)
 
 	// Answered hands over what the service answered to a call made for ino:
 	// the node belongs to ino from now on, and what changed is our own doing.

@@ -616,6 +616,14 @@ func (h *memHost) view() (files map[string]uint64, folders []string) {
 	return files, folders
 }
 
+func (h *memHost) Heir(uint64) uint64 { return 0 }
+
+func (h *memHost) Ancestor(uint64) uint64 { return 0 }
+
+func (h *memHost) MayStream(uint64) bool { return true }
+
+func (h *memHost) Inherit(uint64, uint64) (bool, error) { return false, nil }
+
 var _ Host = (*memHost)(nil)
 
 func data(n int, seed byte) []byte {

@@ -52,7 +52,6 @@ type item struct {
 
 	retry  time.Time // not before, unless pressed
 	remote bool      // … because the service as a whole was in trouble
-	held   bool      // … because of Interrupt
 	haste  uint64    // the revision whose due and retry do not count until the next try; 0 = none
 	detour bool      // take the temporary name next
 	again  bool      // look again when the work in flight ends
@@ -63,8 +62,7 @@ type item struct {
 	streamFrom time.Time // when its upload may begin although it is being written; zero = not
 	streamed   bool      // that was tried
 
-	spins int      // tasks in a row that changed nothing
-	idle  []func() // called once when the work in flight has ended
+	spins int // tasks in a row that changed nothing
 
 	// origin is the place the node had before settling touched it, for an Undo.
 	origin *journal.Base
@@ -99,9 +97,6 @@ func takeFrom[K comparable](m map[K]map[*item]bool, k K, it *item) {
 // take copies what the queue needs. It runs under the journal's read lock.
 func (it *item) take(e *journal.Entry) {
 	if it.rev != e.Rev {
-		if it.held {
-			it.held, it.retry = false, time.Time{}
-		}
 		// A new wish is a new chance, unless the service as a whole is away.
 		if it.final {
 			it.retry = time.Time{}

@@ -65,7 +65,7 @@ func (q *queue) blocker(it *item) (on uint64, slot bool) {
 		if it.folder && it.node != "" {
 			return q.inside(it, 0), false
 		}
-		return 0, false
+		return q.heir(it), false
 	}
 	ids, wait, gone, err := resolve(q.s.h, it.place.Parents, it.home)
 	if err != nil {
@@ -95,6 +95,22 @@ func (q *queue) blocker(it *item) (on uint64, slot bool) {
 		}
 	}
 	return 0, false
+}
+
+// heir is the new file that takes over the node of a removed one: it has to be
+// settled first.
+func (q *queue) heir(it *item) uint64 {
+	if it.node == "" || it.folder {
+		return 0
+	}
+	ino := q.s.h.Heir(it.ino)
+	if ino != 0 && q.items[ino] == nil {
+		q.look(ino)
+	}
+	if q.items[ino] == nil {
+		return 0
+	}
+	return ino
 }
 
 // cover is the removed folder whose trashing takes this removed node along.
@@ -163,6 +179,9 @@ func (q *queue) inTheWay(ino uint64, node, parent, name string) *item {
 		return nil
 	}
 	if h := q.byNode[id]; h != nil && h.ino != ino && q.leaves(h, parent, name) {
+		if h.task == nil && h.removed && q.s.h.Heir(h.ino) == ino {
+			return nil // it gives its node to this one
+		}
 		return h
 	}
 	return nil

@@ -3,6 +3,7 @@ package settle
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -198,9 +199,13 @@ func (q *queue) look(ino uint64) {
 	if it == nil {
 		it = &item{ino: ino}
 	}
+	was := it.place
 	if !q.s.j.Peek(ino, func(e *journal.Entry) { it.take(e) }) {
 		q.forget(it)
 		return
+	}
+	if q.deps[ino] != nil && (it.removed || was.Name != it.place.Name || !slices.Equal(was.Parents, it.place.Parents)) {
+		q.wake(ino) // a removed file waits for its heir, as long as that has its place
 	}
 	if q.items[ino] == nil {
 		q.items[ino] = it

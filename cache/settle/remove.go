@@ -21,6 +21,9 @@ func (t *task) remove(e *journal.Entry) report {
 		}
 		return t.done(e)
 	}
+	if e.Trashed {
+		return t.replaced(e)
+	}
 	n, err := t.get(e.NodeID)
 	switch {
 	case errors.Is(err, drive.ErrNotFound):
@@ -122,7 +125,61 @@ func (t *task) trashed(e *journal.Entry, n drive.Node) report {
 	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
 		return t.fail(err)
 	}
+	if on, err := t.replacer(e); err != nil {
+		return t.fail(err)
+	} else if on != 0 {
+		if err := t.update(func(e *journal.Entry) bool { e.Trashed = true; return true }); err != nil {
+			return t.fail(err)
+		}
+	}
+	return t.replaced(e)
+}
+
+// replaced ends the removal of what is in the trash, unless a rename that took
+// its place is still under way: should the drive refuse that, it comes back.
+func (t *task) replaced(e *journal.Entry) report {
+	on, err := t.replacer(e)
+	switch {
+	case err != nil:
+		return t.fail(err)
+	case on != 0:
+		return report{kind: waits, on: on}
+	}
 	return t.done(e)
+}
+
+// replacer is the inode whose rename to the place of the removed file e is not
+// through, 0 = none.
+func (t *task) replacer(e *journal.Entry) (uint64, error) {
+	if e.ReplacedBy == 0 {
+		return 0, nil
+	}
+	by, ok := t.s.j.Get(e.ReplacedBy)
+	if !ok || by.Removed || by.NodeID == "" ||
+		drive.Fold(by.Place.Shown) != e.Vacated.Name || !slices.Contains(by.Place.Parents, e.Vacated.Dir) {
+		return 0, nil
+	}
+	if there, err := t.inPlace(by); err != nil || there {
+		return 0, err
+	}
+	return by.Ino, nil
+}
+
+// untrash takes the node of an entry out of the trash again: the rename that
+// had replaced it was refused.
+func (t *task) untrash(e *journal.Entry) report {
+	back, err := t.restore(drive.Node{ID: e.NodeID, Name: e.Base.Name})
+	if err != nil {
+		return t.nodeError(e, err)
+	}
+	err = t.learn(back, func(e *journal.Entry) {
+		e.Trashed = false
+		e.Base.Name, e.Base.Parents = back.Name, slices.Clone(back.Parents)
+	})
+	if err != nil {
+		return t.fail(err)
+	}
+	return report{kind: next}
 }
 
 // unmask gives a node that was removed under a temporary name the name it was

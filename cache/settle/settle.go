@@ -269,38 +269,6 @@ func (s *Settler) answerLocked(ino, rev uint64, err error) {
 	}
 }
 
-// interruptTime bounds Interrupt.
-const interruptTime = time.Second
-
-// Interrupt stops the upload of ino that is in flight, and keeps the inode
-// quiet for about a second, so that the caller can change the wish. clean
-// means that the drive has and will get nothing from what was in flight;
-// otherwise it may, and the entry must stay for that to be looked after.
-func (s *Settler) Interrupt(ino uint64) (clean bool) {
-	_, clean = s.interrupt(ino)
-	return clean
-}
-
-// Hold is Interrupt for a caller who does not mind what became of an upload,
-// as long as nothing is in flight now: only then may the inode lose its node.
-func (s *Settler) Hold(ino uint64) (idle bool) {
-	idle, _ = s.interrupt(ino)
-	return idle
-}
-
-func (s *Settler) interrupt(ino uint64) (idle, clean bool) {
-	reply := make(chan bool, 1)
-	s.tell(func(q *queue) { q.interrupt(ino, reply) })
-	t := time.NewTimer(interruptTime)
-	defer t.Stop()
-	select {
-	case clean = <-reply:
-		return true, clean
-	case <-t.C:
-		return false, false
-	}
-}
-
 // Failure is a wish that could not be fulfilled.
 type Failure struct {
 	Ino uint64

@@ -229,14 +229,20 @@ func (t *task) watch(e *journal.Entry, b *streamBody, cancel func(), ended <-cha
 		switch {
 		case !ok || now.Removed || now.NodeID != "" || now.Sent == nil:
 			stop()
+		case !t.samePlace(now, e) && !t.s.h.MayStream(t.ino):
+			stop() // it has taken the place of another, whose node it will take over
 		case (idle || t.live.over.Load()) && !now.Open && now.Draft != nil:
 			if fixed = b.finish(now.Draft.Gen); !fixed {
 				stop()
 			}
-		case idle, now.Place.Name != e.Place.Name, !slices.Equal(now.Place.Parents, e.Place.Parents):
+		case idle, !t.samePlace(now, e):
 			stop()
 		}
 	}
+}
+
+func (t *task) samePlace(a, b *journal.Entry) bool {
+	return a.Place.Name == b.Place.Name && slices.Equal(a.Place.Parents, b.Place.Parents)
 }
 
 // broke ends a stream whose body did not go out to its end: nothing of it can

@@ -186,11 +186,6 @@ func TestStreamSuperseded(t *testing.T) {
 		{name: "moved", do: func(w *world, f *writer) { w.mkdir("d"); w.rename("a", "d/a") },
 			want: map[string]string{"d": "/", "d/a": string(body)}, gone: true},
 		{name: "removed", do: func(w *world, f *writer) { w.remove("a") }, want: map[string]string{}, gone: true},
-		{name: "interrupted", do: func(w *world, f *writer) {
-			if !w.s.Interrupt(f.ino) {
-				w.Error("not clean")
-			}
-		}, gone: true},
 		{name: "closed by one, written on", do: func(w *world, f *writer) { f.commit(); f.write(data(mib, 9)) }},
 		{name: "closed, then written behind", do: func(w *world, f *writer) {
 			f.commit()

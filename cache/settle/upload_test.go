@@ -470,51 +470,6 @@ func waitFor(t testing.TB, ok func() bool) {
 	}
 }
 
-func TestInterrupt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, drivetest.Options{}, fast).run()
-		entered, leave := make(chan struct{}, 8), make(chan struct{})
-		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-			if op.Name == "content.upload" {
-				entered <- struct{}{}
-				<-leave
-			}
-			return nil
-		})
-		defer w.srv.Hook(nil)
-
-		// Much of the body is still here: the drive gets nothing.
-		ino, _ := must[uint64, uint64](t)(w.h.write("big", data(30<<20, 1), nil))
-		<-entered
-		if !w.s.Interrupt(ino) {
-			t.Error("a body that was cut off is not clean")
-		}
-		w.remove("big")
-		// All of it went out: only looking can tell.
-		ino, _ = must[uint64, uint64](t)(w.h.write("small", []byte("x"), nil))
-		<-entered
-		waitFor(t, func() bool {
-			for _, p := range w.s.Active() {
-				if p.Ino == ino && p.Op == "upload" && p.Sent == 1 {
-					return true
-				}
-			}
-			return false
-		})
-		clean := w.s.Interrupt(ino)
-		w.remove("small")
-		close(leave)
-		w.flush()
-		w.wantTree(map[string]string{})
-		if trashed := len(w.other.TrashList()); clean && trashed > 0 {
-			t.Error("clean, but it was there")
-		}
-		if _, ok := w.j.Clone(ino); ok {
-			t.Error("the entry stays")
-		}
-	})
-}
-
 // A change while its upload is in flight: the old bytes are cut off or
 // followed by the new ones, and there is one node.
 func TestChangeDuringUpload(t *testing.T) {

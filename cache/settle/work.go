@@ -26,9 +26,8 @@ type task struct {
 	started time.Time
 
 	// Given by the queue, not changed after.
-	rev     uint64 // of the wish it works on
-	node    string
-	content int64
+	rev     uint64        // of the wish it works on
+	node    string        // it had then
 	origin  *journal.Base // place of the node before settling touched it; may be nil
 	detour  bool          // bring the node under its temporary name, no further
 	others  bool          // further folders are to change parents
@@ -137,6 +136,8 @@ func (t *task) step(e *journal.Entry) report {
 	switch {
 	case e.Removed:
 		return t.remove(e)
+	case e.Trashed:
+		return t.untrash(e)
 	case e.Open:
 		return report{kind: again} // the queue parks it
 	case e.NodeID == "" && e.Sent != nil && e.Folder:
@@ -319,6 +320,9 @@ func (t *task) learn(n drive.Node, fn func(*journal.Entry)) error {
 	t.handed = true
 	t.s.log.Debug("answered", "ino", t.ino, "rev", t.rev, "op", t.opName(), "node", n.ID, "name", n.Name, "parents", n.Parents)
 	return t.update(func(e *journal.Entry) bool {
+		if e.NodeID == "" && t.node == n.ID {
+			return false // another file has taken it over
+		}
 		adoptName(e, n)
 		e.NodeID = n.ID
 		if e.Base == nil {

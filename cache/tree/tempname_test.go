@@ -1,4 +1,4 @@
-package cache
+package tree
 
 import "testing"
 
@@ -10,7 +10,7 @@ func TestTemporary(t *testing.T) {
 		"doc.txt": false, ".bashrc": false, ".AbCdEf": false, "photo.jpg.Backup": false, "a.tar.backup": false,
 		"v1.2.MASTER": false, "notes.FyEGWR": false, "file.123.456789": false, "": false, ".": false, "tmp": false,
 	} {
-		if got := temporary(name); got != want {
+		if got := Temporary(name); got != want {
 			t.Errorf("%q: %v", name, got)
 		}
 	}

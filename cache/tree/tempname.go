@@ -1,19 +1,19 @@
-package cache
+package tree
 
 import (
 	"strings"
 	"time"
 )
 
-// temporaryDelay is how long a new file with a temporary name settles: an
+// TemporaryDelay is how long a new file with a temporary name settles: an
 // editor's lock or swap file lives as long as somebody edits, and sent to the
 // drive it would end in the trash there.
-const temporaryDelay = 10 * time.Minute
+const TemporaryDelay = 10 * time.Minute
 
-// temporary tells whether a name looks like one that a program gives a file
+// Temporary tells whether a name looks like one that a program gives a file
 // while it is not done with it: such names settle before the drive hears of
 // them, since the final name usually follows.
-func temporary(name string) bool {
+func Temporary(name string) bool {
 	lower := strings.ToLower(name)
 	for _, suffix := range []string{".part", ".crdownload", ".tmp", ".partial", ".download", ".swp", ".swo", ".swx", "~"} {
 		if strings.HasSuffix(lower, suffix) {

@@ -1,4 +1,4 @@
-package cache
+package tree
 
 import (
 	"fmt"
@@ -55,17 +55,17 @@ type SetAttr struct {
 	Mtime *time.Time
 }
 
-// propAttr is the own property (API §11) that carries what the service has no
+// PropAttr is the own property (API §11) that carries what the service has no
 // field for: modification time and mode bits. One key for both, since each
 // key costs a call.
-const propAttr = "drivefs_attr"
+const PropAttr = "drivefs_attr"
 
-// propXattr prefixes the own properties that carry user.* attributes.
-const propXattr = "x_"
+// PropXattr prefixes the own properties that carry user.* attributes.
+const PropXattr = "x_"
 
-// attrProp writes the value of propAttr: "m=SECONDS.NANOS p=MODE", leaving
+// AttrProp writes the value of PropAttr: "m=SECONDS.NANOS p=MODE", leaving
 // out what is not set; "" when nothing is.
-func attrProp(mtime time.Time, mode uint32) string {
+func AttrProp(mtime time.Time, mode uint32) string {
 	var parts []string
 	if !mtime.IsZero() {
 		parts = append(parts, fmt.Sprintf("m=%d.%09d", mtime.Unix(), mtime.Nanosecond()))
@@ -76,7 +76,7 @@ func attrProp(mtime time.Time, mode uint32) string {
 	return strings.Join(parts, " ")
 }
 
-// parseAttrProp reads what attrProp wrote. Words it does not know, or that do
+// parseAttrProp reads what AttrProp wrote. Words it does not know, or that do
 // not parse, are left out: another version may have written them.
 func parseAttrProp(s string) (mtime time.Time, mode uint32) {
 	for s != "" {
@@ -104,13 +104,13 @@ func parseAttrProp(s string) (mtime time.Time, mode uint32) {
 	return mtime, mode
 }
 
-// withAttrProp returns props with propAttr set for mtime and mode.
+// withAttrProp returns props with PropAttr set for mtime and mode.
 func withAttrProp(props map[string]string, mtime time.Time, mode uint32) map[string]string {
-	v := attrProp(mtime, mode)
+	v := AttrProp(mtime, mode)
 	if v == "" {
 		return props
 	}
-	return withProp(props, propAttr, v)
+	return withProp(props, PropAttr, v)
 }
 
 // withProp returns a copy of props in which key is v.

@@ -1,0 +1,173 @@
+package cache
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"github.com/drivefs/drivefs/cache/tree"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// What the tree shows, under the names of this package.
+type (
+	Attr    = tree.Attr
+	Entry   = tree.Entry
+	Dentry  = tree.Dentry
+	Effect  = tree.Effect
+	SetAttr = tree.SetAttr
+)
+
+// ModeSet marks a mode that was chosen, so that 0000 differs from none.
+const ModeSet = tree.ModeSet
+
+// Fold is the comparison of names, as the service compares them.
+func Fold(name string) string { return drive.Fold(name) }
+
+// inode is the view of ino; ok=false when there is nothing to see.
+func (s *Store) inode(ino uint64) (n tree.Inode, ok bool, err error) {
+	s.tree.Read(func(v tree.View) { n, ok, err = v.Inode(ino) })
+	return n, ok, err
+}
+
+// props are the own properties of ino as they shall be.
+func (s *Store) props(ino uint64) (m map[string]string) {
+	s.tree.Read(func(v tree.View) { m = v.Props(ino) })
+	return m
+}
+
+// Lookup finds name in the folder dir in any spelling (only the exact one
+// with NamesExact). exact is true when name is the spelling that is shown.
+// It waits for the network only when the folder was never told completely.
+func (s *Store) Lookup(ctx context.Context, dir uint64, name string) (e Entry, exact bool, err error) {
+	if err := s.known(ctx, dir, name); err != nil {
+		return Entry{}, false, err
+	}
+	s.propsOf(ctx, dir, name)
+	s.tree.Read(func(v tree.View) {
+		var n tree.Inode
+		var ok bool
+		n, exact, ok, err = v.Lookup(dir, name)
+		if err == nil && (!ok || s.o.NamesExact && !exact) {
+			err = ErrNotExist
+		}
+		if err == nil {
+			e = v.DirEntry(&n, dir)
+		}
+	})
+	return e, exact && err == nil, err
+}
+
+// Attr is what stat shows of (ino, gen). A version that was superseded on the
+// drive answers as it was while a handle has it open. ErrNotExist when the
+// inode is gone and no handle has it open.
+func (s *Store) Attr(ctx context.Context, ino, gen uint64) (a Attr, err error) {
+	s.tree.Read(func(v tree.View) {
+		var n tree.Inode
+		var ok bool
+		if n, ok, err = v.Inode(ino); err != nil {
+			return
+		}
+		if f := s.tree.File(ino, gen); f != nil && (!ok || n.Gen != gen) {
+			nlink := uint32(0)
+			if ok {
+				nlink = n.Attr().Nlink
+			}
+			a = f.Attr(nlink)
+			return
+		}
+		if !ok {
+			err = ErrNotExist
+			return
+		}
+		a = v.DirEntry(&n, 0).Attr
+	})
+	return a, err
+}
+
+// Parent is the first parent of ino, 0 for the drive's root and for inodes
+// that are not in the tree.
+func (s *Store) Parent(ino uint64) uint64 {
+	n, ok, err := s.inode(ino)
+	if err != nil || !ok || len(n.Parents) == 0 {
+		return 0
+	}
+	return n.Parents[0]
+}
+
+// Dir is an open folder. It keeps nothing but the inode: each Read asks the
+// view again, from a cookie on, so a folder of any size costs no memory and
+// entries that come and go disturb no other.
+type Dir struct {
+	s   *Store
+	ino uint64
+}
+
+// OpenDir opens the folder dir; when the drive never told all of it, it is
+// listed first.
+func (s *Store) OpenDir(ctx context.Context, dir uint64) (*Dir, error) {
+	if err := s.listed(ctx, dir); err != nil {
+		return nil, err
+	}
+	s.propsKnown(ctx, dir)
+	n, ok, err := s.inode(dir)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, ErrNotExist
+	case !n.Folder:
+		return nil, ErrNotDir
+	}
+	return &Dir{s, dir}, nil
+}
+
+// Read returns up to limit entries whose cookie (Ino) is above after, in the
+// order of cookies; fewer than limit means the end. An inode keeps its cookie
+// in a folder as long as it is in it.
+func (d *Dir) Read(ctx context.Context, after uint64, limit int) ([]Entry, error) {
+	return d.Append(ctx, nil, after, limit)
+}
+
+// Append is Read into the room behind es, which is what it returns on an error.
+func (d *Dir) Append(_ context.Context, es []Entry, after uint64, limit int) (out []Entry, err error) {
+	d.s.tree.Read(func(v tree.View) { out, err = v.List(es, d.ino, after, limit) })
+	return out, err
+}
+
+// PathOf is the path of ino within the mount, "/…", through first parents; ""
+// when it has none there.
+func (s *Store) PathOf(ino uint64) (path string) {
+	s.tree.Read(func(v tree.View) { path = v.Path(ino, s.Root()) })
+	return path
+}
+
+// Resolve finds the entry of a path within the mount; "/" is its root.
+func (s *Store) Resolve(ctx context.Context, path string) (Entry, error) {
+	e := Entry{Primary: true}
+	ino := s.Root()
+	a, err := s.Attr(ctx, ino, 0)
+	if err != nil {
+		return Entry{}, err
+	}
+	e.Attr = a
+	for name := range pathNames(path) {
+		e, _, err = s.Lookup(ctx, ino, name)
+		if err != nil {
+			return Entry{}, err
+		}
+		ino = e.Ino
+	}
+	return e, nil
+}
+
+// pathNames yields the names of a slash-separated path.
+func pathNames(path string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name := range strings.SplitSeq(path, "/") {
+			if name != "" && name != "." && !yield(name) {
+				return
+			}
+		}
+	}
+}
