@@ -26,6 +26,7 @@ const (
 	roleDrive = "serve-drive"
 	roleWarm  = "touch-memory"
 	roleLimit = "mount-limit"
+	roleSlow  = "mount-slow"
 )
 
 // section is one table. Its sizes come from bench.full.
@@ -43,6 +44,7 @@ var sections = []section{
 	{"names", "removing, making and moving many", 2 * time.Minute, runNames},
 	{"meta", "listing and stat", 3 * time.Minute, runMeta},
 	{"mirror", "a large account", 3 * time.Minute, runMirror},
+	{"waits", "what a slow disk or service holds up", 3 * time.Minute, runWaits},
 	{"memory", "memory with many open files", 2 * time.Minute, runMemory},
 }
 
@@ -75,6 +77,8 @@ func main() {
 			err = touchMemory(os.Args[2])
 		case roleLimit:
 			err = mountLimit(os.Args[2])
+		case roleSlow:
+			err = mountSlow(os.Args[2])
 		default:
 			err = errNoRole
 		}
