@@ -1,8 +1,8 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 
@@ -11,70 +11,102 @@ import (
 
 // Check looks for broken invariants: the index says what the entries say, the
 // files of all content are there and long enough. It returns what it finds,
-// nil when all is well. It changes nothing; call it when nothing else is
-// being done, since it holds the lock for as long as it takes.
+// nil when all is well. It changes nothing and may run beside everything else:
+// it looks at some entries at a time, and at files without a lock.
 func (j *Journal) Check() []error {
-	j.mu.RLock()
-	defer j.mu.RUnlock()
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("journal: "+format, args...)) }
-
-	want := newIndex()
-	for ino, e := range j.index.items {
-		if e.Ino != ino {
-			bad("inode %d has the entry of %d", ino, e.Ino)
+	var sum indexSum
+	j.mu.RLock()
+	began := j.appended
+	j.mu.RUnlock()
+	for after, more := uint64(0), true; more; {
+		var contents []*Entry
+		j.mu.RLock()
+		n := 0
+		j.index.inos.after(after, func(ino uint64) bool {
+			after = ino
+			n++
+			e := j.index.items[ino]
+			if e == nil {
+				bad("inode %d is listed and has no entry", ino)
+				return n < checkSome
+			}
+			for _, err := range j.checkEntryLocked(e) {
+				bad("inode %d: %w", ino, err)
+			}
+			sum.add(e)
+			if contentGen(e) != 0 {
+				contents = append(contents, e)
+			}
+			return n < checkSome
+		})
+		j.mu.RUnlock()
+		for _, e := range contents {
+			if err := j.checkContent(e); err != nil {
+				bad("inode %d: %w", e.Ino, err)
+			}
 		}
-		want.set(ino, e)
+		more = n == checkSome
 	}
-	if want.bytes != j.index.bytes {
-		bad("%d bytes pending, the entries say %d", j.index.bytes, want.bytes)
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.appended != began {
+		return errs // the sums are of different moments
 	}
-	if !slices.Equal(want.inos.all(), j.index.inos.all()) {
-		bad("the ordered inodes are not those of the entries")
-	}
-	if len(want.nodes.one) != len(j.index.nodes.one) {
-		bad("%d nodes in the index, the entries have %d", len(j.index.nodes.one), len(want.nodes.one))
-	}
-	if len(want.dirs) != len(j.index.dirs) {
-		bad("%d directories in the index, the entries have %d", len(j.index.dirs), len(want.dirs))
-	}
-	for dir, w := range want.dirs {
-		d := j.index.dirs[dir]
-		if d == nil {
-			bad("directory %d is not in the index", dir)
-			continue
-		}
-		if !slices.Equal(w.inos.all(), d.inos.all()) || len(w.names.one) != len(d.names.one) {
-			bad("directory %d: the index differs from the entries", dir)
-		}
-		for name := range d.names.more {
-			bad("directory %d shows %q more than once", dir, name)
-		}
+	if is := j.index.sum(); is != sum {
+		bad("the index has %+v, the entries %+v", is, sum)
 	}
 	for id := range j.index.nodes.more {
 		bad("node %s has several inodes", id)
-	}
-	if !maps.Equal(want.vacated.one, j.index.vacated.one) {
-		bad("the vacated places are not those of the entries")
 	}
 	for ino, u := range j.unwritten {
 		if u.records <= 0 {
 			bad("inode %d: %d unwritten records", ino, u.records)
 		}
 	}
-	for _, ino := range j.index.inos.all() {
-		for _, err := range j.checkEntry(j.index.items[ino]) {
-			bad("inode %d: %w", ino, err)
-		}
-	}
 	return errs
 }
 
-func (j *Journal) checkEntry(e *Entry) []error {
+// checkSome is how many entries are looked at under one lock.
+const checkSome = 256
+
+// indexSum is how much there is of what the index keeps.
+type indexSum struct {
+	entries, nodes int
+	bytes          int64
+}
+
+func (s *indexSum) add(e *Entry) {
+	s.entries++
+	s.bytes += pendingBytes(e)
+	if e.NodeID != "" {
+		s.nodes++
+	}
+}
+
+func (x *index) sum() indexSum {
+	s := indexSum{entries: len(x.items), nodes: len(x.nodes.one), bytes: x.bytes}
+	for _, others := range x.nodes.more {
+		s.nodes += len(others)
+	}
+	return s
+}
+
+func (j *Journal) checkEntryLocked(e *Entry) []error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if j.index.items[e.Ino] != e {
+		bad("it has another's entry")
+	}
 	if (e.NodeID == "") != (e.Base == nil) {
 		bad("node %q, but base is nil: %t", e.NodeID, e.Base == nil)
+	}
+	if e.NodeID != "" && !j.index.nodes.has(e.NodeID, e.Ino) {
+		bad("not found by its node %s", e.NodeID)
+	}
+	if e.Removed && e.Vacated.Dir != 0 && !j.index.vacated.has(e.Vacated, e.Ino) {
+		bad("not found by the place that it vacated")
 	}
 	if len(e.Place.Parents) == 0 && !e.Removed && (e.Base == nil || len(e.Base.Parents) > 0) {
 		bad("live, without a parent")
@@ -83,45 +115,50 @@ func (j *Journal) checkEntry(e *Entry) []error {
 		if slices.Contains(e.Place.Parents[:i], p) {
 			bad("parent %d twice", p)
 		}
-		if !e.Removed && !j.shownIn(p, e) {
+		if e.Removed {
+			continue
+		}
+		name := drive.Fold(e.Place.Shown)
+		if d := j.index.dirs[p]; d == nil || !d.names.has(name, e.Ino) {
 			bad("not shown in %d", p)
+		} else if len(d.names.more[name]) > 0 {
+			bad("directory %d shows %q more than once", p, name)
 		}
 	}
 	if e.Ino > j.maxIno {
 		bad("beyond the largest inode number %d", j.maxIno)
 	}
-	if e.Draft == nil {
-		return errs
-	}
 	switch {
+	case e.Draft == nil:
 	case e.Folder:
 		bad("a folder with content")
 	case !e.Draft.sane():
 		bad("impossible draft state")
-	case e.Draft.Gen > j.gen:
-		bad("generation %d was never given out", e.Draft.Gen)
-	}
-	if d := j.drafts[e.Ino]; d != nil && d.file == e.Draft.File && d.dirty.Load() {
-		return errs // being changed: the file may be anything
-	}
-	if e.Draft.c != nil && e.Draft.c.data != nil || j.small.has(e.Draft.File) {
-		return errs
-	}
-	fi, err := os.Stat(j.draftPath(e.Ino, e.Draft.File))
-	if err != nil {
-		bad("%w", err)
-	} else if fi.Size() < e.Draft.Size {
-		bad("the draft has %d bytes of %d", fi.Size(), e.Draft.Size)
+	case max(e.Draft.Gen, e.Draft.File) > j.gen:
+		bad("generation %d, file %d: never given out", e.Draft.Gen, e.Draft.File)
 	}
 	return errs
 }
 
-// shownIn reports whether dir has something under e's name.
-func (j *Journal) shownIn(dir uint64, e *Entry) bool {
-	d := j.index.dirs[dir]
-	if d == nil {
-		return false
+// checkContent looks whether the content of an entry is where it should be.
+func (j *Journal) checkContent(e *Entry) error {
+	fi, err := os.Stat(j.draftPath(e.Ino, e.Draft.File))
+	if err == nil && fi.Size() >= e.Draft.Size {
+		return nil
 	}
-	_, ok := d.names.get(drive.Fold(e.Place.Shown))
-	return ok
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	switch d := j.drafts[e.Ino]; {
+	case j.index.items[e.Ino] != e:
+		return nil // changed meanwhile
+	case d != nil && d.file == e.Draft.File && d.dirty.Load():
+		return nil // being changed: the file may be anything
+	case e.Draft.c != nil && e.Draft.c.data != nil || j.small.has(e.Draft.File):
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return errors.New("its content is missing")
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("the draft has %d bytes of %d", fi.Size(), e.Draft.Size)
 }

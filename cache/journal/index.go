@@ -106,6 +106,12 @@ func (m *multimap[K]) get(k K) (uint64, bool) {
 	return ino, ok
 }
 
+// has reports whether ino is filed under k.
+func (m *multimap[K]) has(k K, ino uint64) bool {
+	one, ok := m.one[k]
+	return ok && one == ino || slices.Contains(m.more[k], ino)
+}
+
 // add files ino, whose entry is in items, under k.
 func (m *multimap[K]) add(k K, ino uint64, items map[uint64]*Entry) {
 	if m.one == nil {
