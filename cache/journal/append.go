@@ -256,11 +256,7 @@ func (j *Journal) writeLocked() {
 	small := collectSmall(group)
 	seq := j.seq
 	j.mu.Unlock()
-	whole := 0
-	begun, err := j.small.write(small)
-	if err == nil {
-		whole, err = j.wal.write(group, seq)
-	}
+	begun, whole, err := j.writeGroup(group, small, seq)
 	j.nameFiles(group[:whole])
 	j.mu.Lock()
 	if begun != nil {
@@ -290,6 +286,26 @@ func (j *Journal) writeLocked() {
 	j.log.Error("journal: changes cannot be written and are taken back", slog.Int("changes", len(group)-whole), slog.Any("err", err))
 	j.rollback(group[whole:], err)
 	j.mu.Lock()
+}
+
+// writeGroup writes contents, then frames, and tries a second time when the
+// disk is full and there may be room now. begun is a new segment of contents.
+func (j *Journal) writeGroup(group []*record, small []*smallWrite, seq uint64) (begun *smallSeg, whole int, err error) {
+	for again := false; ; again = true {
+		var seg *smallSeg
+		if seg, err = j.small.write(small); seg != nil {
+			begun = seg
+		}
+		if err == nil {
+			small = nil
+			var n int
+			n, err = j.wal.write(group[whole:], seq+uint64(whole))
+			whole += n
+		}
+		if err == nil || again || !isFull(err) || !j.makeRoomForLog() {
+			return begun, whole, err
+		}
+	}
 }
 
 // collectSmall finds the contents that must be stored before the group is

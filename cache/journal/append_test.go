@@ -248,7 +248,7 @@ func TestWriteFails(t *testing.T) {
 func writeFails(t *testing.T, seed uint64, n int, lie bool) (size int) {
 	dir := t.TempDir()
 	broken := false
-	full := &os.PathError{Op: "write", Path: "log", Err: unix.ENOSPC}
+	broke := &os.PathError{Op: "write", Path: "log", Err: unix.EIO}
 	fs := &logFS{}
 	o := Options{Dir: dir, fs: fs, GroupCommit: time.Hour, proveAfter: time.Hour}
 	j := open(t, o)
@@ -283,7 +283,7 @@ func writeFails(t *testing.T, seed uint64, n int, lie bool) (size int) {
 		cs := randomChanges(j, rng)
 		seq, err := j.Append(cs, func(err error) {
 			undone = append(undone, i)
-			if !errors.Is(err, unix.ENOSPC) || !held || journalState(j) != states[i] {
+			if !errors.Is(err, unix.EIO) || !held || journalState(j) != states[i] {
 				t.Errorf("undo of %d: %v, hook %t, state\n%swant\n%s", i, err, held, journalState(j), states[i])
 			}
 		})
@@ -298,7 +298,7 @@ func writeFails(t *testing.T, seed uint64, n int, lie bool) (size int) {
 			return 0, nil
 		}
 		broken = true
-		return n, full
+		return n, broke
 	}
 	fs.lie = lie
 	files := draftFiles(t, j)

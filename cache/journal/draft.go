@@ -338,7 +338,7 @@ func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, err := d.writeLocked(p, off)
-	if errors.Is(err, unix.ENOSPC) && d.j.makeRoom() {
+	if isFull(err) && d.j.makeRoom(int64(len(p)-n)) {
 		var more int
 		more, err = d.writeLocked(p[n:], off+int64(n))
 		n += more

@@ -39,6 +39,7 @@ func (j *Journal) keeper() {
 			continue
 		}
 		pause = 0
+		j.restoreBallast()
 	}
 }
 
@@ -122,6 +123,11 @@ func (j *Journal) harden() error {
 
 	var errs []error
 	var failed []*smallSeg
+	if slices.ContainsFunc(segs, func(s *smallSeg) bool { return !s.named }) {
+		if err := j.fs.SyncDir(j.wal.dir); err != nil {
+			errs, failed = append(errs, err), segs
+		}
+	}
 	for _, s := range segs {
 		if err := s.f.Datasync(); err != nil {
 			errs, failed = append(errs, err), append(failed, s)
@@ -137,6 +143,9 @@ func (j *Journal) harden() error {
 	j.mu.Lock()
 	// The kernel forgets what it could not write, and says so once: only what
 	// is written anew counts.
+	for _, s := range segs {
+		s.named = true
+	}
 	for _, s := range failed {
 		s.failed = true
 	}
@@ -391,21 +400,4 @@ func (j *Journal) unlink(rs []rubbish) {
 			j.log.Warn("journal: cannot remove a draft that is not needed", slog.Uint64("ino", r.ino), slog.Any("err", err))
 		}
 	}
-}
-
-// makeRoom lets go of the files that nobody needs any more, and tells whether
-// there may be room now.
-func (j *Journal) makeRoom() bool {
-	j.mu.Lock()
-	some := len(j.rubbish) > 0
-	j.mu.Unlock()
-	if some && j.harden() != nil {
-		return false
-	}
-	if !j.unlinking.TryLock() { // some are being removed
-		some = true
-		j.unlinking.Lock()
-	}
-	j.unlinking.Unlock()
-	return some
 }

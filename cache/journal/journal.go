@@ -41,8 +41,8 @@ type Options struct {
 	GroupCommit time.Duration // from the first change to the sync that covers it; 0 means 50 ms
 
 	// MakeRoom, if set, is asked to free at least that many bytes on the disk
-	// before a write fails; it tells whether it did. It must not call the
-	// journal.
+	// before a write fails for lack of room; it tells whether it freed any. It
+	// is called with locks held and must not call the journal.
 	MakeRoom func(bytes int64) bool
 
 	// For tests.

@@ -74,6 +74,7 @@ func Open(o Options) (*Journal, error) {
 	if j.index.inos.len() > 0 {
 		wake(j.changed)
 	}
+	j.restoreBallast()
 	j.goroutines.Go(j.keeper)
 	j.goroutines.Go(j.prover)
 	return j, nil

@@ -46,6 +46,7 @@ type smallSeg struct {
 	// Guarded by Journal.mu.
 	live   int64 // bytes that somebody needs
 	dirty  bool  // not all of it is on the disk
+	named  bool  // its name is on the disk
 	failed bool  // a sync of it failed: nothing in it can be trusted to be there
 	stuck  bool  // it cannot be emptied
 }
@@ -143,11 +144,6 @@ func (s *smallStore) write(ws []*smallWrite) (begun *smallSeg, err error) {
 func (s *smallStore) begin() (*smallSeg, error) {
 	s.last++
 	f, err := s.fs.OpenFile(s.path(s.last), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err == nil {
-		if err = s.fs.SyncDir(s.dir); err != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: store contents: %w", err)
 	}
