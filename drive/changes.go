@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"unsafe"
 )
 
 // ChangesRequest says what the feed shall bring. API §9.1.
@@ -19,22 +20,29 @@ type ChangesRequest struct {
 	IncludePurged bool
 }
 
-// A line with more nodes than this is given in several batches, so that
-// memory does not depend on the service keeping to ChunkSize.
-const maxBatchNodes = 20_000
-
-// maxFeedValue bounds one JSON value of the feed (a node, a checkpoint).
-const maxFeedValue = 4 << 20
+// What a feed may cost, whatever it says: memory does not depend on the
+// service keeping to ChunkSize, nor on a line having an end.
+const (
+	maxBatchNodes = 20_000   // a line with more is given in several batches …
+	maxBatchCost  = 24 << 20 // … also one whose nodes take so much memory
+	maxHeldCost   = 48 << 20 // of nodes that cannot be given yet
+	maxFeedValue  = 1 << 20  // text of one JSON value: a node, a checkpoint
+	maxFeedIdle   = 64 << 20 // text that brings no batch; each thing in it counts feedThing more
+	maxFeedLine   = 2 << 30  // text of one line
+	feedThing     = 256
+)
 
 // Changes yields the batches of the feed in order. Each may be applied at once:
 // Checkpoint holds when its nodes are applied. It ends without an error
 // only after the end line. ErrCut comes last when the stream broke off, was
 // garbage, or a line had a statusCode other than 200: the batches before
-// are good, go on from the last checkpoint (ErrProtocol when all of it is garbage). ErrCheckpoint: the service does
+// are good, go on from the last checkpoint (ErrProtocol when all of it is garbage). So does a
+// value, a chunk or a line that is beyond all measure; it costs at most 64 MiB of memory. ErrCheckpoint: the service does
 // not accept Checkpoint. Failures before the first byte are repeated; it may take minutes (API §9.3).
 //
 // A line of more than 20,000 nodes comes as several batches, of which all
-// but the last carry the checkpoint before it ("" when the line says reset).
+// but the last carry the checkpoint before it ("" when the line says reset, or
+// is the beginning of everything and has not said yet).
 func (c *Client) Changes(ctx context.Context, r ChangesRequest) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		in := struct {
@@ -94,11 +102,15 @@ type feed struct {
 	dec        *json.Decoder
 	in         *valueLimit
 	checkpoint string // of the last full line
+	all        bool   // everything was asked for, and no line has ended yet
+	line0      int64  // offset where the line began
+	batch0     int64  // offset where the last batch ended, or the line began
+	things     int64  // fields and nodes since then
 }
 
 func newFeed(r io.Reader, checkpoint string) *feed {
 	in := &valueLimit{r: r, left: maxFeedValue}
-	return &feed{dec: json.NewDecoder(in), in: in, checkpoint: checkpoint}
+	return &feed{dec: json.NewDecoder(in), in: in, checkpoint: checkpoint, all: checkpoint == ""}
 }
 
 // run yields batches until the end line (nil), until the consumer has enough
@@ -109,19 +121,35 @@ func (f *feed) run(yield func(Batch, error) bool) error {
 		if err != nil || end || !more {
 			return err
 		}
+		f.all = false
 	}
+}
+
+// bounded ends a line that brings nothing, or has no end.
+func (f *feed) bounded() error {
+	at := f.dec.InputOffset()
+	if at-f.batch0+f.things*feedThing > maxFeedIdle || at-f.line0 > maxFeedLine {
+		return errFeedLine
+	}
+	return nil
 }
 
 func (f *feed) token() (json.Token, error) {
 	t, err := f.dec.Token()
 	f.in.left = maxFeedValue
 	f.in.forget(f.dec.InputOffset())
+	if err == nil {
+		err = f.bounded()
+	}
 	return t, unexpected(err)
 }
 
 func (f *feed) value(v any) error {
 	err := f.dec.Decode(v)
 	f.in.left = maxFeedValue
+	if berr := f.bounded(); berr != nil {
+		err = berr
+	}
 	return unexpected(err)
 }
 
@@ -136,7 +164,7 @@ func (f *feed) node() (Node, error) {
 		return n, nil
 	}
 	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) || errors.Is(err, io.ErrUnexpectedEOF) || (f.in.err != nil && errors.Is(err, f.in.err)) {
+	if errors.As(err, &syntax) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errFeedLine) || (f.in.err != nil && errors.Is(err, f.in.err)) {
 		return Node{}, err // the stream is broken, not the node
 	}
 	raw := bytes.TrimLeft(f.in.kept(start, f.dec.InputOffset()), ", \t\r\n")
@@ -164,6 +192,8 @@ func (f *feed) delim(want json.Delim) error {
 
 // line reads one object of the stream. The fields may come in any order.
 func (f *feed) line(yield func(Batch, error) bool) (end, more bool, err error) {
+	f.line0 = f.dec.InputOffset()
+	f.batch0, f.things = f.line0, 0
 	if err := f.delim('{'); err != nil {
 		return false, false, err
 	}
@@ -175,6 +205,7 @@ func (f *feed) line(yield func(Batch, error) bool) (end, more bool, err error) {
 		status  = 200
 	)
 	for f.dec.More() {
+		f.things++
 		key, err := f.token()
 		if err != nil {
 			return false, false, err
@@ -225,9 +256,10 @@ func (f *feed) line(yield func(Batch, error) bool) (end, more bool, err error) {
 	return end, true, nil
 }
 
-// nodes reads the array into b. What is more than maxBatchNodes goes out at
+// nodes reads the array into b. What is more than a batch may be goes out at
 // once, with a checkpoint that does not cover it yet: a repeat is harmless, a
-// gap is not. As long as it is not told whether the line is a reset, nothing can go out.
+// gap is not. As long as it is not told whether the line is a reset, nothing can
+// go out, unless everything was asked for: then it is one.
 func (f *feed) nodes(b *Batch, told bool, split *bool, yield func(Batch, error) bool) (more bool, err error) {
 	t, err := f.token()
 	if err != nil || t == nil { // null
@@ -240,7 +272,9 @@ func (f *feed) nodes(b *Batch, told bool, split *bool, yield func(Batch, error) 
 	if b.Reset {
 		before = ""
 	}
+	cost, start := 0, f.dec.InputOffset()
 	for f.dec.More() {
+		f.things++
 		n, err := f.node()
 		if err != nil {
 			return false, err
@@ -248,18 +282,41 @@ func (f *feed) nodes(b *Batch, told bool, split *bool, yield func(Batch, error) 
 		if n.ID == "" {
 			continue
 		}
-		if told && len(b.Nodes) == maxBatchNodes {
+		cost += n.cost() + int(f.dec.InputOffset()-start)
+		start = f.dec.InputOffset()
+		if cost > maxHeldCost && !told {
+			if !f.all {
+				return false, errFeedLine
+			}
+			told, b.Reset, before = true, true, ""
+		}
+		if told && (len(b.Nodes) == maxBatchNodes || cost > maxBatchCost && len(b.Nodes) > 0) {
 			if !yield(Batch{Checkpoint: before, Reset: b.Reset && !*split, Nodes: b.Nodes}, nil) {
 				return false, nil
 			}
-			*split, b.Nodes = true, nil
+			*split, b.Nodes, cost, f.batch0, f.things = true, nil, n.cost(), start, 0
 		}
 		b.Nodes = append(b.Nodes, n)
 	}
 	return true, f.delim(']')
 }
 
-var errFeedValue = errors.New("a value in the feed is too long")
+// cost is about what a node takes in memory beyond its text.
+func (n *Node) cost() int {
+	c := int(unsafe.Sizeof(*n)) + 16*(cap(n.Parents)+cap(n.Labels))
+	if n.Content != nil {
+		c += int(unsafe.Sizeof(*n.Content))
+	}
+	for _, kv := range n.Properties {
+		c += 400 + 100*len(kv)
+	}
+	return c
+}
+
+var (
+	errFeedValue = errors.New("a value in the feed is too long")
+	errFeedLine  = errors.New("a line of the feed is too long")
+)
 
 // valueLimit bounds what is read without a value being complete, and keeps
 // what was read lately.

@@ -261,3 +261,95 @@ func TestChangesMemory(t *testing.T) {
 		t.Errorf("%d nodes, heap up to %d MiB, %v", nodes, peak>>20, err)
 	}
 }
+
+// repeated gives a text again and again, as fast as it is taken.
+type repeated struct {
+	head, text string
+	n          int64  // bytes given
+	look       func() // called each MiB
+}
+
+func (r *repeated) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		at := r.n + int64(n)
+		var from string
+		if at < int64(len(r.head)) {
+			from = r.head[at:]
+		} else {
+			from = r.text[(at-int64(len(r.head)))%int64(len(r.text)):]
+		}
+		n += copy(p[n:], from)
+	}
+	if r.n += int64(n); r.n>>20 != (r.n-int64(n))>>20 {
+		r.look()
+	}
+	return n, nil
+}
+
+// A feed without an end costs memory within bounds, and comes to an end.
+func TestChangesWithoutEnd(t *testing.T) {
+	const open = `{"checkpoint":"c2","nodes":[{"id":"0"}`
+	owners := ""
+	for i := range 1000 {
+		owners += fmt.Sprintf(`"o%d":{"k":""},`, i)
+	}
+	for _, tt := range []struct {
+		name, head, text string
+		whole            bool // asked from the start
+		ends             bool // within maxHeldCost and what is buffered
+	}{
+		{"nodes before reset", open, `,{"id":"a","name":"n"}`, false, true},
+		{"small nodes before reset", open, `,{"id":"a"}`, false, true},
+		{"nodes with many parents", open, `,{"id":"a","parents":[` + strings.Repeat(`"",`, 1000) + `""]}`, false, true},
+		{"nodes with many properties", open, `,{"id":"a","properties":{` + owners + `"p":{}}}`, false, true},
+		{"no nodes at all", open, `,{}`, false, true},
+		{"odd things", open, `,7`, false, true},
+		{"nodes after reset", `{"checkpoint":"c2","reset":true,"nodes":[{"id":"0"}`, `,{"id":"a","name":"n"}`, false, false},
+		{"everything was asked for", open, `,{"id":"a","name":"n"}`, true, false},
+		{"fields", `{"checkpoint":"c2"`, `,"a":1`, false, true},
+		{"blanks", `{`, " ", false, true},
+		{"blanks in nodes", open, "\n", false, true},
+		{"a text", `{"checkpoint":"`, "x", false, true},
+		{"a key", `{"`, "x", false, true},
+		{"a node", open + `,{"name":"`, "x", false, true},
+		{"a deep node", open + `,{"name":`, "[", false, true},
+		{"a field of its own", `{"x":["`, "x", false, true},
+		{"empty lines", "", "\n", false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := &repeated{head: tt.head, text: tt.text}
+			checkpoint := "c1"
+			if tt.whole {
+				checkpoint = ""
+			}
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			before, peak, batches, nodes := m.HeapAlloc, uint64(0), 0, 0
+			look := func() {
+				if runtime.ReadMemStats(&m); m.HeapAlloc-min(before, m.HeapAlloc) > 40<<20 {
+					runtime.GC()
+					runtime.ReadMemStats(&m)
+				}
+				peak = max(peak, m.HeapAlloc-min(before, m.HeapAlloc))
+			}
+			in.look = look
+			const enough = 8
+			err := newFeed(in, checkpoint).run(func(b Batch, err error) bool {
+				batches++
+				nodes += len(b.Nodes)
+				return batches < enough
+			})
+			switch {
+			case tt.ends && (err == nil || batches > 0):
+				t.Errorf("%d batches, %v", batches, err)
+			case !tt.ends && (err != nil || batches != enough || nodes < enough*maxBatchNodes):
+				t.Errorf("%d batches, %d nodes, %v", batches, nodes, err)
+			}
+			if peak > 80<<20 || tt.ends && in.n > 2*maxFeedIdle {
+				t.Errorf("%d MiB of memory, %d MiB read", peak>>20, in.n>>20)
+			}
+			t.Logf("%d MiB of memory, %d MiB read: %v", peak>>20, in.n>>20, err)
+		})
+	}
+}

@@ -296,6 +296,7 @@ func TestCutDownloads(t *testing.T) {
 				}
 				x.end(resp)
 				time.Sleep(x.wait)
+				synctest.Wait() // what else ends at this moment
 				// One that is given up before its answer.
 				ctx, cancel := context.WithTimeout(bg, trip/2)
 				defer cancel()
@@ -311,6 +312,7 @@ func TestCutDownloads(t *testing.T) {
 				}
 				x.end(resp)
 				time.Sleep(trip)
+				synctest.Wait()
 				if rt.downloads.taken != 0 {
 					t.Errorf("%d taken", rt.downloads.taken)
 				}
