@@ -327,3 +327,26 @@ func BenchmarkFirstSync(b *testing.B) {
 		})
 	}
 }
+
+// TestEndlessFeed: a line that never ends is an error, and the next good answer
+// brings what was missed.
+func TestEndlessFeed(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("old", "text")
+	w.same()
+	w.put("new", "text")
+	endless := drivetest.Fault{Do: drivetest.DoEndless}
+	w.fail(endless)
+	var last error
+	for _, err := range w.client.Changes(t.Context(), drive.ChangesRequest{Checkpoint: w.store.Checkpoint()}) {
+		last = err
+	}
+	if !errors.Is(last, drive.ErrCut) || !strings.Contains(last.Error(), "too long") {
+		t.Errorf("the feed ended with %v", last)
+	}
+	w.fail(endless)
+	w.same()
+	if err := w.poller.Status().Err; err != nil {
+		t.Errorf("after a good one: %v", err)
+	}
+}

@@ -28,7 +28,7 @@ const (
 	maxHeldCost   = 48 << 20 // of nodes that cannot be given yet
 	maxFeedValue  = 1 << 20  // text of one JSON value: a node, a checkpoint
 	maxFeedIdle   = 64 << 20 // text that brings no batch; each thing in it counts feedThing more
-	maxFeedLine   = 2 << 30  // text of one line
+	maxFeedLine   = 1 << 30  // text of one line
 	feedThing     = 256
 )
 

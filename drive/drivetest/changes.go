@@ -176,6 +176,9 @@ func (f *feed) stream(next func() (told int, more bool), maxNodes int) {
 		}
 		if flt != nil && i >= flt.At {
 			switch flt.Do {
+			case DoEndless:
+				f.endless()
+				return
 			case DoBadTail:
 				f.write(f.buf[:max(1, len(f.buf)*2/3)])
 				return
@@ -202,6 +205,18 @@ func (f *feed) stream(next func() (told int, more bool), maxNodes int) {
 		}
 	}
 	f.write([]byte("{\"end\":true}\n"))
+}
+
+// endless writes a chunk that has no end, and has not said by then whether it
+// is a reset.
+func (f *feed) endless() {
+	f.c.s.st.mu.RLock()
+	root := appendNode(nil, f.c.s.st.root, &f.shape)
+	f.c.s.st.mu.RUnlock()
+	b := append([]byte(`{"statusCode":200,"nodes":[`), root...)
+	for f.write(b) && f.c.r.Context().Err() == nil && f.c.s.closing.Err() == nil {
+		b = append(append(b[:0], ','), root...)
+	}
 }
 
 // cut resets the connection in mid-stream.

@@ -130,6 +130,7 @@ const (
 	DoRepeat      = "repeat"      // old nodes are told once more
 	DoDisorder    = "disorder"    // this answer comes newest first, children before parents; see Modes.FeedOrder
 	DoCheckpoint  = "checkpoint"  // 400 to any checkpoint; without one the stream is cut after At chunks
+	DoEndless     = "endless"     // a chunk does not end: the root is told in it until the client leaves
 	DoEndOnly     = "endonly"     // nothing but the end line
 )
 
@@ -229,7 +230,7 @@ var faultKinds = map[string]bool{
 	"": true, DoStatus: true, DoReset: true, DoDelay: true, DoExpired: true, DoEmpty401: true, DoWrapped: true, DoSporadic: true,
 	DoConflict: true, DoSilent: true, DoOverQuota: true, DoExpireMid: true, DoStall: true, DoShort: true, DoRedirect: true, DoRange: true, DoWholeFile: true,
 	DoOtherBytes: true, DoMissing: true, DoDuplicate: true, DoPageToken: true, DoStale: true, DoCut: true, DoBadTail: true,
-	DoFeedReset: true, DoChunkStatus: true, DoRepeat: true, DoDisorder: true, DoEndOnly: true, DoCheckpoint: true, DoSpoil: true,
+	DoFeedReset: true, DoChunkStatus: true, DoRepeat: true, DoDisorder: true, DoEndOnly: true, DoCheckpoint: true, DoSpoil: true, DoEndless: true,
 }
 
 func (f *Fault) validate() error {

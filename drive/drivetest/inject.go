@@ -150,7 +150,7 @@ func (c *call) inject(f *Fault) bool {
 	case kind == DoReset && streams && f.Effect == EffectNone,
 		kind == DoStall, kind == DoShort, kind == DoRedirect, kind == DoRange, kind == DoWholeFile, kind == DoOtherBytes,
 		kind == DoMissing, kind == DoDuplicate, kind == DoStale,
-		kind == DoSpoil, kind == DoCheckpoint, kind == DoCut, kind == DoBadTail, kind == DoFeedReset, kind == DoChunkStatus, kind == DoRepeat, kind == DoDisorder, kind == DoEndOnly:
+		kind == DoSpoil, kind == DoCheckpoint, kind == DoEndless, kind == DoCut, kind == DoBadTail, kind == DoFeedReset, kind == DoChunkStatus, kind == DoRepeat, kind == DoDisorder, kind == DoEndOnly:
 		c.fault = f
 		return false
 	case kind == DoPageToken:
