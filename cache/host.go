@@ -97,7 +97,7 @@ func (h host) InoOf(nodeID string) (ino uint64, err error) {
 
 func (h host) Answered(ino uint64, n drive.Node) error {
 	before, known := h.s.mirror.Ino(n.ID)
-	changes, err := h.s.mirror.Answer(n, true, ino)
+	changes, err := h.s.mirror.Answer(n, !h.newContent(ino, n), ino)
 	if err != nil {
 		return err
 	}
@@ -113,6 +113,17 @@ func (h host) Answered(ino uint64, n drive.Node) error {
 		h.s.tree.Emit(es)
 	}
 	return err
+}
+
+// newContent tells whether the answer to a call of ours shows content that is
+// neither what the entry began from nor what was sent: the file was replaced
+// elsewhere, and a rename or the like is the first to tell of it.
+func (h host) newContent(ino uint64, n drive.Node) bool {
+	e, ok := h.s.journal.Get(ino)
+	if !ok || n.Content == nil || e.Base == nil || e.Base.Content == 0 || e.Base.Content == n.Content.Version {
+		return false
+	}
+	return e.Sent == nil || e.Sent.Size != n.Content.Size || e.Sent.MD5 != n.Content.MD5
 }
 
 func (h host) Foreign(n drive.Node) error {
@@ -167,6 +178,12 @@ func (h host) Conflict(ino uint64, why string) error {
 	h.s.events.add("conflict", h.s.PathOf(ino), fmt.Sprintf("%s: both are kept; the local one is %q", why, c.Name))
 	h.s.log.Warn("conflict: both versions are kept", "name", c.Was, "local", c.Name, "why", why)
 	return nil
+}
+
+// conflicted tells of a conflict that news from the drive brought about.
+func (s *Store) conflicted(ino uint64, name string) {
+	s.events.add("conflict", s.PathOf(ino), fmt.Sprintf("a file of that name was made on the drive meanwhile: both are kept; the local one is %q", name))
+	s.log.Warn("conflict: both versions are kept", "local", name)
 }
 
 func (h host) Lost(ino uint64, why string) error {

@@ -166,7 +166,7 @@ func (s *Store) openRooms() error {
 	}
 	s.tree = tree.New(tree.Options{
 		Mirror: s.mirror, Journal: s.journal, NamesExact: s.o.NamesExact,
-		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.owner, Logger: s.log,
+		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.owner, Conflict: s.conflicted, Logger: s.log,
 	})
 	s.remote.SetOwner(s.mirror.Meta(metaOwner))
 	s.loadStrangers()

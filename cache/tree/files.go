@@ -264,6 +264,9 @@ func (v View) openFile(ino, gen uint64, flags uint32, d *journal.Draft) (f *File
 		}
 		f.draft.Store(d)
 	}
+	if Writes(flags) && v.t.unseen(ino) {
+		f.base = unseenBase
+	}
 	f = v.t.files.add(f, flags)
 	v.noteOpen(f, &n, flags)
 	return f, false, nil

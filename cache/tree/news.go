@@ -48,11 +48,52 @@ func (tx *Tx) told(c *mirror.Change) {
 	if f != nil && c.Content && tx.letGo(c.Ino) != nil {
 		f = nil
 	}
+	if !c.Own {
+		tx.giveWay(c)
+	}
 	tx.Effect(Effect{
 		Ino: c.Ino, Folder: c.Folder, Attr: c.Attr,
 		Old: dentries(c.Old), New: dentries(c.New),
 		Content: c.Content && f == nil,
 	})
+}
+
+// giveWay shows both where a file that was made elsewhere takes the name of a
+// new file of ours: ours gets the name that the upload would give it. Equal
+// sizes are left to the upload, since they may well be the same file.
+func (tx *Tx) giveWay(c *mirror.Change) {
+	if c.Folder {
+		return
+	}
+	for _, d := range c.New {
+		if slices.Contains(c.Old, d) {
+			continue
+		}
+		e, ok := tx.child(d.Dir, mirror.Fold(d.Name))
+		if !ok || e.Folder || e.NodeID != "" || e.Sent != nil || e.Draft == nil || len(e.Place.Parents) != 1 || tx.ancestor(e) != 0 {
+			continue
+		}
+		r, known, err := tx.t.mirror.Get(c.Ino)
+		if err != nil || !known || r.Size == e.Draft.Size {
+			continue
+		}
+		e = e.Clone()
+		name, err := tx.ConflictName(e)
+		if err != nil {
+			continue
+		}
+		e.Place.Name, e.Place.Shown = name, mirror.Shown(name, "", false)
+		tx.Put(e)
+		tx.t.noteUnseen(c.Ino)
+		tx.conflicted(e.Ino, name)
+	}
+}
+
+// conflicted reports a conflict name once the change has taken place.
+func (tx *Tx) conflicted(ino uint64, name string) {
+	if report := tx.t.o.Conflict; report != nil {
+		tx.done = append(tx.done, func() { report(ino, name) })
+	}
 }
 
 // keepPlace remembers where an edited file was when the drive lost it.
@@ -133,6 +174,7 @@ func (tx *Tx) follow(c *mirror.Change, pinned bool) {
 		}
 		e.Place.Name, e.Place.Shown = name, mirror.Shown(name, "", false)
 		tx.Put(e)
+		tx.conflicted(e.Ino, name)
 		return
 	}
 	tx.Learn(e)

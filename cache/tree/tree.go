@@ -21,7 +21,10 @@ type Options struct {
 	UploadDelay func() time.Duration // how long a closed file settles; nil = not at all
 	Hostname    string               // in names of conflict copies
 	Owner       func() string        // owner name of our own properties, "" while unknown
-	Logger      *slog.Logger         // nil = discard
+	// Conflict hears of a file that was given a conflict name because news from
+	// the drive took its own; nil = nobody does. Called with no lock held.
+	Conflict func(ino uint64, name string)
+	Logger   *slog.Logger // nil = discard
 }
 
 // Tree is what is shown: see the package comment. All methods are safe for
@@ -122,6 +125,9 @@ func (t *Tree) Change(fn func(*Tx) error) error {
 		}
 	}
 	t.Emit(c.effects)
+	for _, fn := range c.done {
+		fn()
+	}
 	return nil
 }
 
@@ -129,6 +135,7 @@ func (t *Tree) Change(fn func(*Tx) error) error {
 type committed struct {
 	seq     uint64 // of the log; 0 = nothing to write
 	effects []Effect
+	done    []func()
 }
 
 func (t *Tree) commit(fn func(*Tx) error) (c committed, err error) {
@@ -171,6 +178,7 @@ type Tx struct {
 	fromKernel bool
 	effects    []Effect
 	after      []func() []Effect // once it is shown, under the lock
+	done       []func()          // once it has taken place, with no lock held
 }
 
 // FromKernel says that the change is a system call's: only the effects that
@@ -262,7 +270,7 @@ type tables struct {
 // commit: journal, then tables, then effects. Nothing may fail behind Append.
 func (tx *Tx) commit() (committed, error) {
 	t := tx.t
-	var c committed
+	c := committed{done: tx.done}
 	if len(tx.order) == 0 {
 		c.effects = tx.finish(nil)
 		return c, nil

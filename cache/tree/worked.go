@@ -17,6 +17,33 @@ type workedOn struct {
 	base   journal.Base // Content, Size and MD5 count
 	open   int          // handles for writing
 	closed time.Time    // the last of them; zero while open
+	unseen bool         // it took the name of a file of ours and was not opened since
+}
+
+// unseenBase is no content of any node: what began from it meets a conflict.
+var unseenBase = journal.Base{Content: -1, Size: -1}
+
+// noteUnseen notes that a file came under a name that was another's here: what
+// a program does to that name is not meant for it.
+func (t *Tree) noteUnseen(ino uint64) {
+	w := &t.worked
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, has := w.m[ino]; !has {
+		w.set(ino, workedOn{base: unseenBase, closed: time.Now(), unseen: true})
+	}
+}
+
+func (w *workedTable) set(ino uint64, o workedOn) {
+	if w.m == nil {
+		w.m = map[uint64]workedOn{}
+	}
+	if len(w.m) >= maxWorked {
+		maps.DeleteFunc(w.m, func(_ uint64, o workedOn) bool { return o.open == 0 && time.Since(o.closed) > workedFor })
+	}
+	if _, has := w.m[ino]; has || len(w.m) < maxWorked {
+		w.m[ino] = o
+	}
 }
 
 // workedFor is how long after its last close a version counts as what a
@@ -43,15 +70,7 @@ func (v View) noteOpen(f *File, n *Inode, flags uint32) {
 		if has && was.base.Content == f.base.Content {
 			now.open += was.open
 		}
-		if w.m == nil {
-			w.m = map[uint64]workedOn{}
-		}
-		if len(w.m) >= maxWorked {
-			maps.DeleteFunc(w.m, func(_ uint64, o workedOn) bool { return o.open == 0 && time.Since(o.closed) > workedFor })
-		}
-		if len(w.m) < maxWorked {
-			w.m[f.Ino] = now
-		}
+		w.set(f.Ino, now)
 	case has && was.open == 0 && was.base.Content != f.base.Content && !v.locked(n):
 		delete(w.m, f.Ino)
 	}
@@ -88,6 +107,16 @@ func (t *Tree) followUpload(old, e *journal.Entry) {
 		o.base = *e.Base
 		w.m[e.Ino] = o
 	}
+}
+
+// unseen tells whether ino came under the name of another and was not opened
+// since.
+func (t *Tree) unseen(ino uint64) bool {
+	w := &t.worked
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, has := w.m[ino]
+	return has && o.unseen && time.Since(o.closed) < workedFor
 }
 
 // asWorkedOn makes the version that was worked on the base of an entry that
