@@ -162,3 +162,42 @@ func BenchmarkFirstByte(b *testing.B) {
 	b.ReportMetric(seeks[len(seeks)/2], "rtt/seek")
 	b.ReportMetric(seeks[len(seeks)*99/100], "rtt/seek-p99")
 }
+
+// BenchmarkDiskTier is reading what the disk tier alone has: 4 KiB here and
+// there, and 1 MiB after 1 MiB.
+func BenchmarkDiskTier(b *testing.B) {
+	o := Options{Source: &service{tags: true, rate: 50e6}, Dir: b.TempDir(), Disk: 1 << 30, Memory: 4 << 30}
+	v := film("film", 256<<20)
+	c := open(b, o)
+	play(b, c, v, 1<<20)
+	shut(b, c)
+	o.Memory = 64 << 20
+	for _, x := range []struct {
+		name string
+		n    int64
+	}{{"random 4 KiB", 4 << 10}, {"sequential 1 MiB", 1 << 20}} {
+		b.Run(x.name, func(b *testing.B) {
+			c := open(b, o)
+			r := c.Reader(v)
+			defer r.Close()
+			rnd := rand.New(rand.NewPCG(1, 2))
+			b.SetBytes(x.n)
+			b.ReportAllocs()
+			at := int64(0)
+			for b.Loop() {
+				if x.n < 64<<10 {
+					at = rnd.Int64N(v.Size/x.n) * x.n
+				}
+				w, err := r.ReadAt(b.Context(), at, int(x.n))
+				if err != nil {
+					b.Fatal(err)
+				}
+				w.Release()
+				at = (at + x.n) % v.Size
+			}
+			if n := c.Stats().Downloaded; n > 0 {
+				b.Errorf("downloaded %d", n)
+			}
+		})
+	}
+}

@@ -41,19 +41,18 @@ type Cache struct {
 	known    int                           // how many
 	changes  int64                         // how often a version was found changed
 
-	running   []*fetch
-	queue     []*fetch // reads that wait for a connection
-	order     int64
-	conns     int // fetches from the network that have a goroutine
-	bodies    int // of these, whose answer has come
-	diskReads int
-	line      line
-	aheadAt   time.Time // no read-ahead from the network before
-	streak    int       // failures of read-ahead since the last answer that brought bytes
-	failedAt  time.Time // the last of them
-	pause     *time.Timer
-	silence   silence
-	place     uint64 // of network, lately
+	running  []*fetch
+	queue    []*fetch // reads that wait for a connection
+	order    int64
+	conns    int // fetches from the network that have a goroutine
+	bodies   int // of these, whose answer has come
+	line     line
+	aheadAt  time.Time // no read-ahead from the network before
+	streak   int       // failures of read-ahead since the last answer that brought bytes
+	failedAt time.Time // the last of them
+	pause    *time.Timer
+	silence  silence
+	place    uint64 // of network, lately
 
 	streams []*stream // those that read ahead
 	turn    int
@@ -64,9 +63,9 @@ type Cache struct {
 	saves   []save   // for the disk writer, see save.go
 	saving  int      // blocks they pin
 	later   []*chunk // for which it had no room
+	saved   bool     // it has ended
 
-	arriving, reading     flooding // see save.go
-	floodEnds, floodSaved time.Time
+	arriving flooding // see save.go
 
 	hits, misses, downloaded, served int64
 }
@@ -149,6 +148,7 @@ func (c *Cache) Close() error {
 	c.cancel()
 	c.wg.Wait()
 	c.ristretto.Close()
+	c.disk.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, vs := range c.contents {

@@ -24,11 +24,12 @@ type chunk struct {
 	cached  int // of these, ristretto's
 	cost    int64
 
-	disk   uint64 // granules in the disk tier, as far as asked
-	loaded uint64 // granules that came from there
-	asked  bool   // disk is known
-	queued bool   // for the disk writer
-	later  bool   // in Cache.later
+	disk    uint64 // granules in the disk tier, as far as asked
+	loaded  uint64 // granules that came from there
+	asked   bool   // disk is known
+	finding bool   // findDisk is about to
+	queued  bool   // for the disk writer
+	later   bool   // in Cache.later
 }
 
 // blockMask has the granules of block idx.

@@ -156,14 +156,14 @@ func (c *Cache) peek(ct *content) {
 	if !ok {
 		return
 	}
-	f, err := c.disk.open(ct.Version, index)
+	f, err := c.disk.get(ct.Version, index)
 	if err != nil {
 		return
 	}
 	c.mu.Lock()
 	ct.admitLocked(f.tag)
 	c.mu.Unlock()
-	f.close()
+	c.disk.put(f)
 }
 
 // changedLocked: the service has other bytes than this version's now. What

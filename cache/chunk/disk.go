@@ -56,6 +56,8 @@ type disk struct {
 	nodes   map[uint64][]*entry
 	lru     [2]*list.List // of *entry, the oldest in front; [1] are the edges of media
 	used    [2]int64      // bytes on disk
+	open    map[diskKey]*diskFile
+	opened  *list.List // of *diskFile, the one used last in front
 	scanned bool
 	off     bool
 	retry   time.Time // when off, no write before
@@ -91,7 +93,8 @@ func openDisk(dir string, max int64, log *slog.Logger) *disk {
 	return &disk{
 		dir: dir, max: max, log: log, statfs: statfs,
 		entries: make(map[diskKey]*entry), nodes: make(map[uint64][]*entry),
-		lru: [2]*list.List{list.New(), list.New()},
+		lru:  [2]*list.List{list.New(), list.New()},
+		open: make(map[diskKey]*diskFile), opened: list.New(),
 	}
 }
 
@@ -196,6 +199,7 @@ func (d *disk) removeLocked(e *entry) {
 		return
 	}
 	delete(d.entries, e.diskKey)
+	d.forgetLocked(e.diskKey)
 	if es := remove(d.nodes[e.node], e); len(es) > 0 {
 		d.nodes[e.node] = es
 	} else {
@@ -284,16 +288,28 @@ const (
 )
 
 type header struct {
+	id   string
+	size int64
 	mask uint64
 	tag  string
 	crc  [granulesPerChunk]uint32
 }
 
+// diskFile is an open file with its page decoded: granules in it never change.
 type diskFile struct {
 	header
+	key   diskKey
 	f     *os.File
 	mtime time.Time
+
+	// Guarded by disk.mu.
+	users int
+	elem  *list.Element // of disk.opened; nil when others shall not find it
 }
+
+// openFiles is how many files stay open: a random read that opens its file costs
+// twice as much as one that does not.
+const openFiles = 256
 
 // encode is the page of chunk index of v: magic, checksum of what follows,
 // content version, size, index, mask, checksums, and the id and the tag with
@@ -350,17 +366,28 @@ func (h *header) decode(p []byte, v Version, index int64) bool {
 		p = p[len(s):]
 		return s
 	}
-	id := str()
+	h.id, h.size = str(), v.Size
 	h.tag = str()
-	return id == v.ID
+	return h.id == v.ID
 }
 
-// open finds chunk index of v. errDiskMiss when it is not there, or was and
-// is of no use.
-func (d *disk) open(v Version, index int64) (*diskFile, error) {
+// get finds chunk index of v and holds it open until put. errDiskMiss when it
+// is not there, or was and is of no use.
+func (d *disk) get(v Version, index int64) (*diskFile, error) {
 	k := diskKeyOf(v, index)
 	d.mu.Lock()
 	e := d.entries[k]
+	if f := d.open[k]; f != nil && e != nil {
+		f.users++
+		d.opened.MoveToFront(f.elem)
+		d.lru[e.edge].MoveToBack(e.elem)
+		d.mu.Unlock()
+		if f.id == v.ID && f.size == v.Size {
+			return f, nil
+		}
+		d.put(f)
+		return nil, errDiskMiss
+	}
 	names := []int{0, 1}
 	if e != nil {
 		names = []int{e.edge}
@@ -373,12 +400,13 @@ func (d *disk) open(v Version, index int64) (*diskFile, error) {
 		if err != nil {
 			continue
 		}
-		df := &diskFile{f: f}
+		df := &diskFile{f: f, key: k, users: 1}
 		if d.load(df, v, index) {
 			if info, err := f.Stat(); err == nil {
 				df.mtime = info.ModTime()
 			}
 			d.counted(k, edge, v.chunkBytes(index, df.mask))
+			d.keepOpen(df)
 			return df, nil
 		}
 		_ = f.Close()
@@ -390,6 +418,63 @@ func (d *disk) open(v Version, index int64) (*diskFile, error) {
 		d.mu.Unlock()
 	}
 	return nil, errDiskMiss
+}
+
+// keepOpen lets others find f.
+func (d *disk) keepOpen(f *diskFile) {
+	d.mu.Lock()
+	d.forgetLocked(f.key)
+	d.open[f.key] = f
+	f.elem = d.opened.PushFront(f)
+	if d.opened.Len() > openFiles {
+		d.forgetLocked(d.opened.Back().Value.(*diskFile).key)
+	}
+	d.mu.Unlock()
+}
+
+// forgetLocked has nobody find the open file of k any more: its page is another
+// one now, or it is not needed.
+func (d *disk) forgetLocked(k diskKey) {
+	f := d.open[k]
+	if f == nil {
+		return
+	}
+	delete(d.open, k)
+	d.opened.Remove(f.elem)
+	f.elem = nil
+	if f.users == 0 {
+		_ = f.f.Close()
+	}
+}
+
+// touchAfter is how old the time of a file of the disk tier may be before a
+// use renews it: that is what the order of eviction is rebuilt from.
+const touchAfter = 10 * time.Minute
+
+// put ends a use of f.
+func (d *disk) put(f *diskFile) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Sub(f.mtime) > touchAfter {
+		f.mtime = now
+		_ = os.Chtimes(f.f.Name(), now, now)
+	}
+	if f.users--; f.users == 0 && f.elem == nil {
+		_ = f.f.Close()
+	}
+}
+
+// close closes what stayed open.
+func (d *disk) close() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k := range d.open {
+		d.forgetLocked(k)
+	}
 }
 
 func (d *disk) load(f *diskFile, v Version, index int64) bool {
@@ -516,6 +601,9 @@ func (d *disk) writeFile(v Version, index int64, tag string, mask uint64, granul
 		return 0, err
 	}
 	d.counted(k, edge, v.chunkBytes(index, df.mask))
+	d.mu.Lock()
+	d.forgetLocked(k)
+	d.mu.Unlock()
 	return df.mask, nil
 }
 

@@ -114,16 +114,17 @@
 //
 // # Disk tier
 //
-// See disk: a file a chunk, no index to lose, checksums a granule. Writing
-// happens behind a bounded queue, and nearly stops while the line brings more
-// than 200 MB/s or readers get more than 1 GB/s, except for heads and tails of
-// media. Whatever is missing, damaged or of doubtful origin there is fetched
-// again.
+// See disk: a file a chunk, no index to lose, checksums a granule, the files
+// used last stay open. A read brings the granules it needs on its own goroutine,
+// no more; the kernel is told to read the chunk that comes next from the disk.
+// Writing happens behind a bounded queue, and stops while the line brings more
+// than 1 GB/s, except for heads and tails of media. Whatever is missing, damaged
+// or of doubtful origin there is fetched again.
 //
-// Reading from it goes one chunk ahead. A chunk that comes from there as a whole
-// is let go of behind the window, and kept in memory only from the second time
-// on: the kernel has its bytes, and the few buffers that are used over and over
-// stay in the processor's cache, which makes reading a fifth faster.
+// A chunk that comes from there as a whole is let go of behind the window, and
+// kept in memory only from the second time on: the kernel has its bytes, and the
+// few buffers that are used over and over stay in the processor's cache, which
+// makes reading a fifth faster.
 //
 // # Locks
 //

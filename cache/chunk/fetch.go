@@ -82,7 +82,7 @@ func (f *fetch) span(ch *chunk) uint64 {
 func (f *fetch) chunkAt(pos int64) *chunk { return f.chunks[pos/chunkSize-f.first] }
 
 // startLocked decides the fetch of granules [a, b) of ch for s, nil for
-// nobody's window.
+// nobody's window. One from the disk tier is the caller's to run.
 func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values context.Context) *fetch {
 	base := ch.base()
 	lo := base + int64(a)*granuleSize
@@ -106,14 +106,16 @@ func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values co
 		s.adopt(f)
 	}
 	if disk {
-		c.diskReads++
-	} else if c.conns >= c.downloads {
+		f.running = true // by the caller
+		c.running = append(c.running, f)
+		return f
+	}
+	if c.conns >= c.downloads {
 		f.queued = true
 		c.queue = append(c.queue, f)
 		return f
-	} else {
-		c.conns++
 	}
+	c.conns++
 	c.goLocked(f)
 	return f
 }
@@ -121,11 +123,7 @@ func (c *Cache) startLocked(ch *chunk, a, b int, disk bool, s *stream, values co
 func (c *Cache) goLocked(f *fetch) {
 	f.running = true
 	c.running = append(c.running, f)
-	if f.disk {
-		c.wg.Go(func() { c.readDisk(f) })
-	} else {
-		c.wg.Go(func() { c.download(f) })
-	}
+	c.wg.Go(func() { c.download(f) })
 }
 
 // unwantedLocked ends f when nobody waits for it and no window has it. What
@@ -464,7 +462,7 @@ func (c *Cache) arrivedLocked(f *fetch, n int) {
 		if f.headedAt.After(c.failedAt) {
 			c.streak = 0 // answers from before the failure tell nothing
 		}
-		c.floodLocked(&c.arriving, f.moved, int64(n), flood)
+		c.floodLocked(f.moved, int64(n))
 	}
 	if f.trusted {
 		c.haveLocked(f, before)
@@ -507,9 +505,7 @@ func (f *fetch) wakeLocked(upTo int64) {
 func (c *Cache) endLocked(f *fetch, match bool) {
 	f.running = false
 	c.running = remove(c.running, f)
-	if f.disk {
-		c.diskReads--
-	} else {
+	if !f.disk {
 		c.leftLocked(f)
 	}
 	c.pool.promised -= f.promise

@@ -142,7 +142,6 @@ func (r *Reader) ReadAt(ctx context.Context, off int64, n int) (View, error) {
 	if c.hitLocked(s, b, off, end) {
 		c.hits++
 		c.served += end - off
-		c.floodLocked(&c.reading, now, end-off, readFlood)
 		if s.next >= s.plan {
 			c.aheadLocked(s, 1<<30)
 		}
@@ -344,7 +343,6 @@ func (o *op) waitLocked(ctx context.Context) error {
 		c.hits++
 	}
 	c.served += o.end - o.off
-	c.floodLocked(&c.reading, time.Now(), o.end-o.off, readFlood)
 	c.giveLocked(o.s, o.b, o.off, o.end)
 	if !o.s.ended {
 		c.aheadLocked(o.s, 1<<30)
@@ -394,7 +392,11 @@ func (o *op) stepLocked(ctx context.Context) (*waiter, *fetch, error) {
 			}
 			return o.stepLocked(ctx)
 		}
-		o.demandLocked()
+		for _, f := range o.demandLocked() {
+			c.mu.Unlock()
+			c.readDisk(f)
+			c.mu.Lock()
+		}
 	}
 }
 
@@ -471,8 +473,8 @@ func (o *op) lookLocked() (f *fetch, need int64, missing bool) {
 }
 
 // demandLocked starts fetches for all that is missing in the read and on no
-// way.
-func (o *op) demandLocked() {
+// way, and returns those from the disk tier.
+func (o *op) demandLocked() (fromDisk []*fetch) {
 	c := o.c
 	for _, ch := range o.chunks {
 		from := int(max(o.off-ch.base(), 0))
@@ -482,34 +484,40 @@ func (o *op) demandLocked() {
 			if a == b {
 				break
 			}
-			disk := !ch.asked || ch.disk&(1<<a) != 0
-			a, b = o.extentLocked(ch, a, b, disk)
+			if !o.s.ended {
+				c.holdLocked(o.s, ch)
+			}
+			if !ch.asked || ch.disk&(1<<a) != 0 {
+				if ch.asked {
+					_, n := run(ch.disk >> a)
+					b = min(b, a+n)
+				}
+				fromDisk = append(fromDisk, c.startLocked(ch, a, b, true, nil, nil))
+				continue
+			}
+			a, b = o.extentLocked(ch, a, b)
 			var s *stream
 			if !o.s.ended {
 				s = o.s
-				c.holdLocked(s, ch)
 			}
-			c.startLocked(ch, a, b, disk, s, o.s.values)
+			c.startLocked(ch, a, b, false, s, o.s.values)
 		}
 	}
+	return fromDisk
 }
 
 // extentLocked is how much to fetch when granules [a, b) are needed: the whole of a
 // small file, as much as the window says in a sequential stream, little else.
 // It ends where something is there or comes already, and with the memory that
 // can be had without taking it from others.
-func (o *op) extentLocked(ch *chunk, a, b int, disk bool) (int, int) {
+func (o *op) extentLocked(ch *chunk, a, b int) (int, int) {
 	want := min(o.s.wants(&o.ct.Version, o.off, o.end), o.end+o.c.shareLocked())
 	if o.ct.Size <= filmLook {
 		a = 0
 	}
 	blocked := ch.have | ch.flying()
 	if ch.asked {
-		if disk {
-			blocked |= ^ch.disk
-		} else {
-			blocked |= ch.disk
-		}
+		blocked |= ch.disk
 	}
 	for blocked&(1<<a) != 0 {
 		a++

@@ -3,7 +3,6 @@ package chunk
 import (
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"time"
 
@@ -20,38 +19,35 @@ type save struct {
 	blocks []*block
 }
 
-// Who reads or downloads faster than flood needs the processor for it, and the
-// disk could hardly follow: the writer then lets all wait but the heads and
-// tails of media, and takes one chunk of the others now and then, until it is
-// slower again.
+// While bytes arrive faster than flood, the processor is needed for them: the
+// disk writer lets all wait but heads and tails of media until it is slower.
 const (
-	flood      = 200e6 // bytes a second that are downloaded
-	readFlood  = 1e9   // and that are read
+	flood      = 1e9 // bytes a second
 	floodSpan  = 50 * time.Millisecond
 	floodAfter = 2 * floodSpan
-	floodPause = 250 * time.Millisecond // between two chunks that do not wait
 )
 
-// flooding is what was moved one way in the present span.
+// flooding is what arrived in the present span.
 type flooding struct {
-	from  time.Time
-	bytes int64
+	from, ends time.Time
+	bytes      int64
 }
 
-// floodLocked counts n bytes that were moved, which is a flood from rate on.
-func (c *Cache) floodLocked(f *flooding, now time.Time, n int64, rate float64) {
+// floodLocked counts n bytes that arrived.
+func (c *Cache) floodLocked(now time.Time, n int64) {
+	f := &c.arriving
 	if now.Sub(f.from) >= floodSpan {
 		f.from, f.bytes = now, 0
 	}
-	if f.bytes += n; float64(f.bytes) >= rate*floodSpan.Seconds() {
-		c.floodEnds = now.Add(floodAfter)
+	if f.bytes += n; float64(f.bytes) >= flood*floodSpan.Seconds() {
+		f.ends = now.Add(floodAfter)
 	}
 }
 
 // nextSaveLocked is which of the queue the writer takes, or how long it is to
 // wait when none is urgent enough. The queue must not be empty.
 func (c *Cache) nextSaveLocked(now time.Time) (i int, wait time.Duration) {
-	if c.closed || !now.Before(c.floodEnds) {
+	if c.closed || !now.Before(c.arriving.ends) {
 		return 0, 0
 	}
 	for i, s := range c.saves {
@@ -59,7 +55,7 @@ func (c *Cache) nextSaveLocked(now time.Time) (i int, wait time.Duration) {
 			return i, 0
 		}
 	}
-	return 0, max(0, min(c.floodEnds.Sub(now), c.floodSaved.Add(floodPause).Sub(now)))
+	return 0, c.arriving.ends.Sub(now)
 }
 
 // isEdge reports whether ch is what a library scan reads of a film.
@@ -71,7 +67,7 @@ func (ch *chunk) isEdge() bool { return isMedia(ch.v.Name) && ch.v.isEdge(ch.ind
 // Heads and tails of media may pin as much again.
 func (c *Cache) saveLocked(ch *chunk) {
 	mask := ch.have &^ ch.disk
-	if c.disk == nil || mask == 0 || ch.queued || c.closed || ch.v.dropped || !c.disk.wanted() {
+	if c.disk == nil || mask == 0 || ch.queued || c.saved || ch.v.dropped || !c.disk.wanted() {
 		return
 	}
 	s := save{ch: ch}
@@ -123,9 +119,14 @@ func (c *Cache) writer() {
 			case <-c.ctx.Done():
 			}
 			c.mu.Lock()
-			if len(c.saves) == 0 {
+			if len(c.saves) == 0 && len(c.later) == 0 {
+				c.saved = true
 				c.mu.Unlock()
 				return
+			}
+			if len(c.saves) == 0 {
+				c.mu.Unlock()
+				continue
 			}
 		}
 		i, wait := c.nextSaveLocked(time.Now())
@@ -140,7 +141,6 @@ func (c *Cache) writer() {
 		}
 		s := c.saves[i]
 		c.saves = slices.Delete(c.saves, i, i+1)
-		c.floodSaved = time.Now()
 		ch := s.ch
 		tag := ch.v.tag
 		drop := ch.v.dropped
@@ -184,8 +184,9 @@ func (s *save) granule(g int) []byte {
 	return s.blocks[i].buf[from-base*blockSize : to-base*blockSize]
 }
 
-// readDisk is the goroutine of a fetch from the disk tier. Whatever is wrong
-// there ends the fetch; the reader looks again and goes to the network.
+// readDisk brings f from the disk tier, on the goroutine of the read that needs
+// it. Whatever is wrong there ends the fetch; the reader looks again and goes to
+// the network.
 func (c *Cache) readDisk(f *fetch) {
 	defer f.cancel()
 	c.mu.Lock()
@@ -193,7 +194,7 @@ func (c *Cache) readDisk(f *fetch) {
 	base, a := ch.base(), int(f.lo-ch.base())/granuleSize
 	c.mu.Unlock()
 
-	file, err := c.disk.open(f.ct.Version, ch.index)
+	file, err := c.disk.get(f.ct.Version, ch.index)
 	c.mu.Lock()
 	switch {
 	case err != nil:
@@ -213,13 +214,9 @@ func (c *Cache) readDisk(f *fetch) {
 	c.mu.Unlock()
 	switch {
 	case errors.Is(err, errDiskForeign):
-		file.close()
+		c.disk.put(file)
 		c.disk.remove(f.ct.Version, ch.index)
 	case err == nil:
-		if n := f.to - f.lo; n > blockSize {
-			// A disk that is slow to answer is asked for all of it at once.
-			_ = unix.Fadvise(int(file.f.Fd()), headerSize+f.lo-base, n, unix.FADV_WILLNEED)
-		}
 		if err := c.copyDisk(f, ch, file); err != nil {
 			c.log.Debug("reading the disk cache", "name", f.ct.Name, "err", err)
 			c.disk.remove(f.ct.Version, ch.index)
@@ -227,11 +224,34 @@ func (c *Cache) readDisk(f *fetch) {
 			ch.disk = 0
 			c.mu.Unlock()
 		}
-		file.close()
+		c.disk.put(file)
 	}
 	c.mu.Lock()
 	c.endLocked(f, false)
 	c.mu.Unlock()
+}
+
+// findDisk learns what of ch, which it holds, is in the disk tier, and has the
+// kernel read that from the disk: it is soon asked for.
+func (c *Cache) findDisk(ch *chunk) {
+	file, err := c.disk.get(ch.v.Version, ch.index)
+	if err == nil {
+		_ = unix.Fadvise(int(file.f.Fd()), 0, 0, unix.FADV_WILLNEED)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch.finding = false
+	if !ch.asked {
+		ch.asked, ch.disk = true, 0
+		if err == nil && ch.v.admitLocked(file.tag) {
+			ch.disk = file.mask
+		}
+	}
+	if err == nil {
+		c.disk.put(file)
+	}
+	c.unholdLocked(ch)
+	c.pumpLocked()
 }
 
 // copyDisk fills f from file, a block at a time, and checks every granule.
@@ -261,15 +281,4 @@ func (c *Cache) copyDisk(f *fetch, ch *chunk, file *diskFile) error {
 		c.arrivedLocked(f, len(buf))
 		c.mu.Unlock()
 	}
-}
-
-// touchAfter is how old the time of a file of the disk tier may be before a
-// use renews it: that is what the order of eviction is rebuilt from.
-const touchAfter = 10 * time.Minute
-
-func (f *diskFile) close() {
-	if now := time.Now(); now.Sub(f.mtime) > touchAfter {
-		_ = os.Chtimes(f.f.Name(), now, now)
-	}
-	_ = f.f.Close()
 }

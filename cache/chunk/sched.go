@@ -2,8 +2,6 @@ package chunk
 
 import "time"
 
-const maxDiskReads = 4 // read-ahead from the disk tier at once
-
 // pumpLocked gives free connections away: first to reads that wait, then to
 // the windows in turn.
 func (c *Cache) pumpLocked() {

@@ -8,7 +8,6 @@ import (
 
 const (
 	behind     = 2 * chunkSize // what of a window stays when it was read
-	diskWindow = chunkSize     // what of it is read ahead from the disk tier
 	maxStreams = 4             // of one Reader
 
 	// A reader that has found everything here so far is perhaps a library scan
@@ -253,7 +252,14 @@ func (c *Cache) aheadLocked(s *stream, n int) bool {
 				s.adopt(f)
 			}
 		}
-		a, b := run(wanted &^ ch.flying())
+		if !ch.asked && wanted != 0 {
+			if base <= s.next+chunkSize {
+				c.findLocked(s, ch)
+			}
+			c.dropLocked(ch)
+			break
+		}
+		a, b := run(wanted &^ ch.flying() &^ ch.disk)
 		if a == b {
 			c.dropLocked(ch)
 			pos = base + chunkSize
@@ -270,24 +276,26 @@ func (c *Cache) aheadLocked(s *stream, n int) bool {
 	return started
 }
 
+// findLocked has it found out what of ch is in the disk tier. The window holds it,
+// lest that is forgotten at once.
+func (c *Cache) findLocked(s *stream, ch *chunk) {
+	c.holdLocked(s, ch)
+	if !ch.finding {
+		ch.finding = true
+		ch.holds++
+		c.wg.Go(func() { c.findDisk(ch) })
+	}
+}
+
 // runAheadLocked fetches granules [a, b) of ch ahead, or a beginning of them,
 // and what follows up to end, if there are memory and a connection for it and it
 // is not too little to be worth a request.
 func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b int, end, w int64) bool {
-	disk := !ch.asked || ch.disk&(1<<a) != 0
-	if ch.asked {
-		for g := a + 1; g < b; g++ {
-			if (ch.disk&(1<<g) != 0) != disk {
-				b = g
-				break
-			}
-		}
-	}
 	lo := ch.base() + int64(a)*granuleSize
 	now := time.Now()
 	limit := c.line.limit(now, s.run >= trusting)
 	n := c.requestLocked(s, lo, w, limit)
-	if !disk && end < s.limit && end-lo < n && b*granuleSize >= min(int(end-ch.base()), ch.size) {
+	if end < s.limit && end-lo < n && b*granuleSize >= min(int(end-ch.base()), ch.size) {
 		return false // wait until it is more
 	}
 	b = min(b, a+int((n+granuleSize-1)/granuleSize))
@@ -304,24 +312,15 @@ func (c *Cache) runAheadLocked(s *stream, ch *chunk, a, b int, end, w int64) boo
 	if a >= b {
 		return false
 	}
-	if disk {
-		if c.diskReads >= maxDiskReads || ch.base() > s.next+diskWindow {
-			return false
-		}
-	} else {
-		if c.conns >= c.line.connections(n, limit) {
-			return false
-		}
-		if !s.lacks && s.run < foundRun {
-			return false
-		}
-		if now.Before(c.aheadAt) || c.streak > 0 && c.conns > 0 {
-			return false
-		}
+	if c.conns >= c.line.connections(n, limit) || !s.lacks && s.run < foundRun {
+		return false
 	}
-	f := c.startLocked(ch, a, b, disk, s, s.values)
+	if now.Before(c.aheadAt) || c.streak > 0 && c.conns > 0 {
+		return false
+	}
+	f := c.startLocked(ch, a, b, false, s, s.values)
 	c.holdLocked(s, ch)
-	if !disk && b*granuleSize >= chunkSize {
+	if b*granuleSize >= chunkSize {
 		if end = min(end, lo+n); end < s.limit {
 			end = end / blockSize * blockSize
 		}
