@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,6 +146,7 @@ func (s *Store) startListing(dir uint64, id string) *listingCall {
 func (s *Store) list(dir uint64, id string, more func()) error {
 	ctx := newIdleContext(s.life, listBound)
 	defer ctx.end()
+	asked, _ := s.propsAsked.look(dir)
 	piece := mirror.ListingPiece
 	if !s.mirror.Complete() {
 		// Nothing is synced yet, so pages cost little, and a name on the
@@ -172,7 +174,14 @@ func (s *Store) list(dir uint64, id string, more func()) error {
 		return err
 	}
 	ctx.progress()
-	return ctx.why(s.askStragglers(ctx, dir))
+	if err := s.askStragglers(ctx, dir); err != nil {
+		return ctx.why(err)
+	}
+	owner := s.owner()
+	lacks, err := s.childLacksProps(dir, owner)
+	// Without an owner name none of what was told is ours.
+	s.propsAsked.note(asked, owner == "" || err == nil && !lacks, propsLag)
+	return nil
 }
 
 func (s *Store) listPiece(dir uint64, nodes []drive.Node, last bool) error {
@@ -184,7 +193,7 @@ func (s *Store) listPiece(dir uint64, nodes []drive.Node, last bool) error {
 	if err != nil {
 		return err
 	}
-	s.changed(cs)
+	s.changedBy(dir, cs)
 	return nil
 }
 
@@ -247,7 +256,7 @@ func (s *Store) askStragglers(ctx context.Context, dir uint64) error {
 		return nil
 	}
 	var ids []string
-	err := s.mirror.List(dir, 0, int(^uint(0)>>1), func(r *mirror.Record) bool {
+	err := s.mirror.List(dir, 0, math.MaxInt, func(r *mirror.Record) bool {
 		if s.lacksProps(r, owner) {
 			ids = append(ids, r.ID)
 		}

@@ -62,6 +62,7 @@ func (s *Store) Lookup(ctx context.Context, dir uint64, name string) (e Entry, e
 // drive answers as it was while a handle has it open. ErrNotExist when the
 // inode is gone and no handle has it open.
 func (s *Store) Attr(ctx context.Context, ino, gen uint64) (a Attr, err error) {
+	s.propsOfNode(ctx, ino)
 	s.tree.Read(func(v tree.View) {
 		var n tree.Inode
 		var ok bool

@@ -366,6 +366,7 @@ func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (
 // Flush. Times and mode bits are kept on the node as properties, one call for
 // all that changed in a moment.
 func (s *Store) Setattr(ctx context.Context, ino, gen uint64, h *Handle, a SetAttr) (Attr, error) {
+	s.propsOfNode(ctx, ino)
 	if s.readOnly() {
 		return Attr{}, ErrReadOnly
 	}

@@ -3,12 +3,14 @@ package cache
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/recent"
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -17,16 +19,21 @@ import (
 // ours keep in them (modification times, mode bits, attributes) is asked for
 // when a folder is first looked into: one children call for all of it.
 
-// propsAsked remembers for which folders nothing is to be asked any more.
+// propsAsked is what is known of the folders that were asked for.
 type propsAsked struct {
-	mu sync.Mutex
-	m  map[uint64]time.Time // folder → when it may be looked at again; zero = only after news
+	mu      sync.Mutex
+	folders recent.Map[uint64, *askedFolder] // guarded by mu
 	// strangers are creators whose files bear no properties of ours: as long
 	// as our own owner name is not known, files of others are asked for.
+	// Guarded by mu.
 	strangers map[string]bool
-	// probe is the last listing made to find our owner name: one at a time,
-	// since its answer tells of all the others' folders too.
-	probe *listingCall
+}
+
+// askedFolder is a folder since the last news in it: news takes it out of the
+// table, so what is noted here of a look before it is not believed after it.
+type askedFolder struct {
+	told  bool      // there is nothing to ask for; guarded by propsAsked.mu
+	again time.Time // when it may be asked for next; guarded by propsAsked.mu
 }
 
 func (p *propsAsked) stranger(creator string) bool {
@@ -36,38 +43,41 @@ func (p *propsAsked) stranger(creator string) bool {
 }
 
 const (
-	maxPropsAsked = 1 << 16
-	propsRetry    = time.Minute     // after a question that was not answered
-	propsLag      = 5 * time.Second // after a listing older than what it is asked about (API §13.1)
+	propsRetry = time.Minute     // after a question that was not answered
+	propsLag   = 5 * time.Second // after a listing older than what it is asked about (API §13.1)
 )
 
-func (p *propsAsked) done(dir uint64) bool {
+// look is the folder as it is now; ask tells whether it may be asked for.
+func (p *propsAsked) look(dir uint64) (f *askedFolder, ask bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	until, ok := p.m[dir]
-	return ok && (until.IsZero() || time.Now().Before(until))
-}
-
-func (p *propsAsked) set(dir uint64, until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.m == nil || len(p.m) >= maxPropsAsked {
-		p.m = map[uint64]time.Time{}
+	f, ok := p.folders.Get(dir)
+	if !ok {
+		f = &askedFolder{}
+		p.folders.Put(dir, f)
 	}
-	p.m[dir] = until
+	return f, !f.told && !time.Now().Before(f.again)
 }
 
+// note says what a look at f showed: all is told, or when to ask next.
+func (p *propsAsked) note(f *askedFolder, told bool, again time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.told, f.again = told, time.Now().Add(again)
+}
+
+// forget is told of news in dir.
 func (p *propsAsked) forget(dir uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.m, dir)
+	p.folders.Delete(dir)
 }
 
-// lacksProps tells whether a node of ours may have properties that are not
+// lacksProps tells whether a node may have properties of ours that are not
 // known for the version it has.
 func (s *Store) lacksProps(r *mirror.Record, owner string) bool {
 	if owner == "" {
-		return !r.Folder && !s.propsAsked.stranger(r.CreatedBy)
+		return !s.propsAsked.stranger(r.CreatedBy)
 	}
 	return r.CreatedBy == owner && (r.Props == nil || r.PropsVersion < r.Version)
 }
@@ -138,92 +148,74 @@ func (s *Store) loadStrangers() {
 	}
 }
 
-// mayProbe tells whether a listing may be made to find our owner name; the
-// caller hands it to probing.
-func (p *propsAsked) mayProbe() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.probe == nil {
-		return true
-	}
-	select {
-	case <-p.probe.done:
-		return true
-	default:
-		return false
-	}
-}
-
-func (p *propsAsked) probing(c *listingCall) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.probe = c
-}
-
 // propsKnown makes sure that the properties of our own nodes in dir are
 // known, as far as the drive tells within a call's bound; past it the answer
-// goes without them, and they show when they come.
+// goes without them, and they are pushed to the kernel when they come.
 func (s *Store) propsKnown(ctx context.Context, dir uint64) {
-	owner := s.owner()
-	if s.propsAsked.done(dir) {
+	f, ask := s.propsAsked.look(dir)
+	if !ask {
 		return
 	}
-	lacks, err := s.childLacksProps(dir, owner)
-	if err != nil {
-		return
-	}
-	if !lacks {
-		s.propsAsked.set(dir, time.Time{})
-		return
-	}
-	r, ok, err := s.mirror.Get(dir)
-	if err != nil || !ok {
-		return
-	}
-	if owner == "" && !s.propsAsked.mayProbe() {
-		return
-	}
-	s.propsAsked.set(dir, time.Now().Add(propsRetry))
-	c := s.startListing(dir, r.ID)
-	if owner == "" {
-		s.propsAsked.probing(c)
-	}
-	if owner == "" || s.remote.State().Kind != drive.Online {
-		return // perhaps nothing of ours, or nobody who answers: not worth a wait
-	}
-	t := time.NewTimer(s.o.CallTimeout)
-	defer t.Stop()
-	select {
-	case <-c.done:
+	var bound *time.Timer
+	for range 2 { // the first answer may tell that we have an owner name
+		owner := s.owner()
+		if lacks, err := s.childLacksProps(dir, owner); err != nil {
+			return
+		} else if !lacks {
+			s.propsAsked.note(f, true, 0)
+			return
+		}
+		r, ok, err := s.mirror.Get(dir)
+		online := s.remote.State().Kind
+		if err != nil || !ok || online == drive.Offline || online == drive.AuthRequired {
+			return
+		}
+		c := s.startListing(dir, r.ID)
+		if bound == nil {
+			bound = time.NewTimer(s.o.CallTimeout)
+			defer bound.Stop()
+		}
+		select {
+		case <-c.done:
+		case <-bound.C:
+			s.propsAsked.note(f, false, propsRetry)
+			return
+		case <-ctx.Done():
+			return
+		}
 		if c.err != nil {
-			break
+			s.propsAsked.note(f, false, propsRetry)
+			return
 		}
-		until := time.Time{}
-		if lacks, err := s.childLacksProps(dir, owner); err != nil || lacks {
-			until = time.Now().Add(propsLag)
+		if owner == s.owner() {
+			return // the listing noted how far it told
 		}
-		s.propsAsked.set(dir, until)
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 
 func (s *Store) childLacksProps(dir uint64, owner string) (lacks bool, err error) {
-	err = s.mirror.Scan(dir, 0, int(^uint(0)>>1), func(r *mirror.Record) bool {
+	err = s.mirror.Scan(dir, 0, math.MaxInt, func(r *mirror.Record) bool {
 		lacks = s.lacksProps(r, owner)
 		return !lacks
 	})
 	return lacks, err
 }
 
-// propsOf is propsKnown for the folder of one node that somebody looks up.
+// propsOf is propsKnown for the folder of one node that is looked up by name.
 func (s *Store) propsOf(ctx context.Context, dir uint64, name string) {
-	owner := s.owner()
-	if s.propsAsked.done(dir) {
+	if _, ask := s.propsAsked.look(dir); !ask {
 		return
 	}
-	if r, _, ok, err := s.mirror.Lookup(dir, name); err != nil || !ok || !s.lacksProps(&r, owner) {
-		return
+	if r, _, ok, err := s.mirror.Lookup(dir, name); err == nil && ok && s.lacksProps(&r, s.owner()) {
+		s.propsKnown(ctx, dir)
 	}
-	s.propsKnown(ctx, dir)
+}
+
+// propsOfNode is propsKnown for the folder of the node ino, which the kernel
+// asks for, or wants to change, without looking it up.
+func (s *Store) propsOfNode(ctx context.Context, ino uint64) {
+	r, ok, err := s.mirror.Get(ino)
+	if err == nil && ok && len(r.Parents) > 0 && s.lacksProps(&r, s.owner()) {
+		s.propsKnown(ctx, r.Parents[0])
+	}
 }

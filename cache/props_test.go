@@ -88,3 +88,30 @@ func TestListingBeforeProps(t *testing.T) {
 		t.Errorf("after the listing: %v (%v, %v)", r.Props, ok, err)
 	}
 }
+
+// TestNewsDuringLook: what a look at a folder showed is not believed once there
+// was news in it, whenever it is noted.
+func TestNewsDuringLook(t *testing.T) {
+	var p propsAsked
+	f, ask := p.look(7)
+	if !ask {
+		t.Fatal("a folder nobody looked at is not asked for")
+	}
+	p.forget(7)
+	p.note(f, true, 0)
+	if f, ask = p.look(7); !ask {
+		t.Error("news between look and note was lost")
+	}
+	p.note(f, false, propsRetry)
+	if _, ask = p.look(7); ask {
+		t.Error("asked again at once")
+	}
+	p.forget(7)
+	if f, ask = p.look(7); !ask {
+		t.Error("news does not end the pause")
+	}
+	p.note(f, true, 0)
+	if _, ask = p.look(7); ask {
+		t.Error("asked for although all was told")
+	}
+}

@@ -60,12 +60,16 @@ func (s *Store) EndRefresh(ctx context.Context) error { return s.mirror.EndRefre
 // AbortRefresh drops what was told anew.
 func (s *Store) AbortRefresh() error { return s.mirror.AbortRefresh() }
 
-// changed is told of changes that came by an answer or a listing.
-func (s *Store) changed(cs []mirror.Change) {
+// changed is told of changes that came by an answer.
+func (s *Store) changed(cs []mirror.Change) { s.changedBy(0, cs) }
+
+// changedBy is changed for a listing of the folder dir with properties, which is
+// no news about what else is to be asked for there; 0 = no listing.
+func (s *Store) changedBy(dir uint64, cs []mirror.Change) {
 	if len(cs) == 0 {
 		return
 	}
-	s.told(cs)
+	s.toldBy(dir, cs)
 	// While the first feed streams in, everything is news.
 	if fn := s.activity.Load(); fn != nil && s.mirror.Complete() {
 		(*fn)()
@@ -74,11 +78,15 @@ func (s *Store) changed(cs []mirror.Change) {
 
 // told turns what became different in the mirror into effects, and asks again
 // for the properties of what others changed.
-func (s *Store) told(cs []mirror.Change) {
+func (s *Store) told(cs []mirror.Change) { s.toldBy(0, cs) }
+
+func (s *Store) toldBy(listed uint64, cs []mirror.Change) {
 	for i := range cs {
 		if c := &cs[i]; !c.Own {
 			for _, d := range c.New {
-				s.propsAsked.forget(d.Dir)
+				if d.Dir != listed {
+					s.propsAsked.forget(d.Dir)
+				}
 			}
 		}
 	}

@@ -111,6 +111,7 @@ func xattrBytes(s string) ([]byte, bool) {
 // Getxattr is the value of an attribute of ino; ErrNoAttr when it has none of
 // that name, ErrNotSupported outside "user.".
 func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]byte, error) {
+	s.propsOfNode(ctx, ino)
 	if !strings.HasPrefix(name, userPrefix) {
 		return nil, ErrNotSupported
 	}
@@ -205,6 +206,7 @@ func (s *Store) progressOf(ino uint64) (string, bool) {
 // Setxattr keeps an attribute; flags are setxattr(2)'s XATTR_CREATE and
 // XATTR_REPLACE.
 func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, value []byte, flags uint32) error {
+	s.propsOfNode(ctx, ino)
 	key, err := s.ownKey(name)
 	if err != nil {
 		return err
@@ -225,6 +227,7 @@ func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, valu
 
 // Removexattr takes an attribute away.
 func (s *Store) Removexattr(ctx context.Context, ino, gen uint64, name string) error {
+	s.propsOfNode(ctx, ino)
 	key, err := s.ownKey(name)
 	if err != nil {
 		return err
@@ -252,6 +255,7 @@ func (s *Store) ownKey(name string) (string, error) {
 // are left out, so that copying a file does not try to copy them; ask for
 // them by name.
 func (s *Store) Listxattr(ctx context.Context, ino, gen uint64) ([]string, error) {
+	s.propsOfNode(ctx, ino)
 	if _, ok, err := s.inode(ino); err != nil || !ok {
 		if err == nil {
 			err = ErrNotExist

@@ -35,6 +35,7 @@ type Config struct {
 	Store func(*cache.Options)          // changes the Store's options
 	Mount func(*fs.MountOptions)        // changes the mount's options
 	Fresh bool                          // the feed was not heard yet: a first mount
+	On    *World                        // another machine's mount of the same drive; nil = a drive of its own
 }
 
 // World is one drive with one mount of it. Its methods fail the test.
@@ -64,7 +65,11 @@ func NewWorld(t testing.TB, cfg Config) *World {
 	}
 	w := &World{TB: t, cfg: cfg, base: t.TempDir(), log: &testLog{t: t}}
 	t.Cleanup(w.log.end)
-	w.Drive = drivetest.New(t, cfg.Drive)
+	if cfg.On != nil {
+		w.Drive = cfg.On.Drive
+	} else {
+		w.Drive = drivetest.New(t, cfg.Drive)
+	}
 	w.Else = w.Drive.Else()
 	if cfg.Fill != nil {
 		cfg.Fill(w.Else)
