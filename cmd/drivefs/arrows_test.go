@@ -30,7 +30,7 @@ var arrows = []struct {
 	{"fs/guard", nil, "it knows of a mount its number, and must work when nothing else does"},
 	{"fs", []string{"drive", "cache", "cache/chunk", "fs/guard"}, "what the kernel wants is asked of the Store; of drive only errno.go knows, for its errors"},
 
-	{"cmd/drivefs", append(inner("account", "clock", "config", "control", "doctor", "exit", "killed", "lock", "logs", "mountd", "mounts", "running", "sample", "show", "state", "trash", "version"), "drive", "drive/drivetest", "fs/guard"), "verbs ask the mount, the drive, or a package that knows: never the cache"},
+	{"cmd/drivefs", append(inner("account", "clock", "config", "control", "doctor", "exit", "killed", "lock", "logs", "manual", "mountd", "mounts", "running", "sample", "show", "state", "trash", "version"), "drive", "drive/drivetest", "fs/guard"), "verbs ask the mount, the drive, or a package that knows: never the cache"},
 	{in + "account", append(inner("config", "exit", "version"), "drive", "drive/drivetest"), "how a drive is reached does not depend on who asks"},
 	{in + "clock", nil, "it compares two times"},
 	{in + "config", nil, "what the user asked for, before anything is done"},
@@ -40,6 +40,7 @@ var arrows = []struct {
 	{in + "killed", append(inner("exit", "lock", "mounts"), "fs/guard"), "it must not ask what it ends"},
 	{in + "lock", nil, "one file"},
 	{in + "logs", inner("config", "exit"), "everybody writes a log"},
+	{in + "manual", inner("config", "exit", "version"), "the words of the verbs, which it is handed"},
 	{in + "mountd", append(inner("account", "config", "control", "exit", "killed", "lock", "logs", "mounts", "show", "trash", "version"), "drive", "cache", "changes", "fs"), "the mount daemon has no command line: it never imports a verb"},
 	{in + "mounts", nil, "what the kernel says"},
 	{in + "running", inner("config", "control", "exit", "lock", "mounts"), "it finds mounts from outside"},

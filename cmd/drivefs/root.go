@@ -34,10 +34,18 @@ func newRoot(p *program) *cobra.Command {
 	root.AddCommand(
 		newMount(p), newUnmount(p), newStatus(p), newRefresh(p), newFlush(p), newLimit(p),
 		newLogin(p), newLogout(p), newAbout(p), newTrash(p), newRename(p), newCheck(p),
-		newConfig(p), newDoctor(p), newServe(p), newDemo(p), newVersion(p), newCompletion(p), newMan(p),
+		newConfig(p), newDoctor(p), newServe(p), newDemo(p), newVersion(p), newCompletion(p),
 	)
+	for _, more := range extra {
+		root.AddCommand(more(p))
+	}
+	group(root)
+	shape(root)
 	return root
 }
+
+// extra are verbs that only some builds have.
+var extra []func(*program) *cobra.Command
 
 // takes checks the number of arguments; names are those of the usage line.
 func takes(least int, names ...string) cobra.PositionalArgs {

@@ -60,8 +60,9 @@ func Register(set *pflag.FlagSet, groups Group) *Flags {
 		if s.Meta == "" {
 			flag.NoOptDefVal = "true"
 		} else {
-			flag.DefValue = s.Default
+			flag.DefValue = s.ShownDefault()
 		}
+		flag.Annotations = map[string][]string{Annotation: {}}
 	}
 	set.StringVar(&f.file, "config", "", "configuration `FILE` (default config.toml in the XDG configuration directory)")
 	return f

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/drivefs/drivefs/drive/redact"
@@ -184,6 +185,55 @@ var Settings = []Setting{
 		field: func(c *Config) value { return pathValue(&c.TLSKey) }},
 	{Name: "public-url", Meta: "URL", Group: Serve, Usage: "what clients call this drive, where a proxy stands before it: https://host",
 		field: func(c *Config) value { return urlValue(&c.PublicURL) }},
+}
+
+// Find is the setting of that name, nil when there is none.
+func Find(name string) *Setting { return find(name) }
+
+// ShownDefault is the default as people are told it, "" for none.
+func (s *Setting) ShownDefault() string {
+	switch {
+	case s.Name == "uid" || s.Name == "gid":
+		return "yours" // which is not the same for everybody who reads it
+	case s.Meta == "":
+		return ""
+	}
+	return s.Default
+}
+
+// Annotation marks the flags that are settings.
+const Annotation = "drivefs_setting"
+
+// sectionNames are the sections of --help; what is in none is of the first.
+var sectionNames = []struct {
+	title string
+	names []string
+}{
+	{"Account", []string{"profile", "endpoint", "token-file", "client-id", "client-secret", "auth-url", "token-url", "trust-endpoints", "redirect-port", "state-dir", "service"}},
+	{"What is shown", []string{"root", "names", "read-only", "xattrs", "symlinks", "by-date", "uid", "gid", "umask", "allow-other", "allow-root", "allow-non-empty", "mkdir"}},
+	{"Cache", []string{"cache-dir", "cache-memory", "cache-disk"}},
+	{"Changes and transfers", []string{"poll-interval", "feed", "uploads", "downloads", "upload-limit", "download-limit", "upload-delay", "fsync", "templink-threshold", "upload-wait-per-gb", "max-file-size", "checkpoint"}},
+	{"Running", []string{"background", "notify", "inotify", "metrics", "log-level", "log-format", "log-file"}},
+}
+
+// Section is what a setting is about.
+func (s *Setting) Section() string {
+	for _, sec := range sectionNames {
+		if slices.Contains(sec.names, s.Name) {
+			return sec.title
+		}
+	}
+	return ""
+}
+
+// SectionOrder is where a section stands; "" is first.
+func SectionOrder(title string) int {
+	for i, sec := range sectionNames {
+		if sec.title == title {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 func find(name string) *Setting {
