@@ -215,7 +215,8 @@ func appendDraft(b []byte, v *DraftState) []byte {
 	b = putInt(b, 6, v.BaseGen)
 	b = putInt(b, 7, v.BaseLen)
 	b = putString(b, 8, v.BaseMD5)
-	return putUint(b, 9, v.File)
+	b = putUint(b, 9, v.File)
+	return putUint(b, 10, v.Sums)
 }
 
 // fProofIno goes before the fields of a draft in opSynced.
@@ -469,6 +470,8 @@ func decodeDraft(b []byte, ok *bool) *DraftState {
 			v.BaseMD5 = string(f.s)
 		case 9:
 			v.File = f.v
+		case 10:
+			v.Sums = f.v
 		}
 	}
 	*ok = *ok && !f.bad

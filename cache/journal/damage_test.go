@@ -118,9 +118,9 @@ func expectDamage(t *testing.T, dir string, want []string, left map[uint64]strin
 
 func TestTornLog(t *testing.T) {
 	full := map[uint64]string{10: "content of a", 11: "content of b", 12: "content of c"}
-	whole := must(os.ReadFile(logFile(t, written(t, true, 0), "")))
-	third := bytes.LastIndex(whole, walMagic[:])
 	for _, small := range []int64{0, -1} {
+		whole := must(os.ReadFile(logFile(t, written(t, true, small), "")))
+		third := bytes.LastIndex(whole, walMagic[:])
 		for cut := third; cut < len(whole); cut += 5 {
 			dir := written(t, true, small)
 			edit(t, logFile(t, dir, ""), func(b []byte) []byte { return b[:min(cut, len(b)-1)] })

@@ -50,9 +50,11 @@ type Draft struct {
 	before    *undo       // what Abort returns to
 	writes    uint64      // changes so far, by Fill too
 	syncedAt  uint64      // writes that are on the disk
-	state     DraftState  // File and content of the last state that was given out
+	state     DraftState  // File, content and sums of the last state that was given out
 	stateAt   uint64      // writes at that time
 	watchers  []watcher
+	sums      granuleSums // of the file
+	marked    uint64      // generation of which the file says that it was overwritten
 
 	syncFailed error // of the file: it counts for all later syncs
 }
@@ -187,7 +189,10 @@ func (d *Draft) resume(st *DraftState) error {
 	}
 	d.size, d.length, d.local = st.Size, n, slices.Clone(st.Local)
 	d.base = DraftState{Limit: st.Limit, BaseID: st.BaseID, BaseGen: st.BaseGen, BaseLen: st.BaseLen, BaseMD5: st.BaseMD5}
-	d.committed, d.state = st, DraftState{File: st.File, c: st.c}
+	d.committed, d.state = st, DraftState{File: st.File, Sums: st.Sums, c: st.c}
+	if sums := st.c.sums.Load(); sums != nil {
+		d.sums.known(*sums, st.Size)
+	}
 	return nil
 }
 
@@ -242,6 +247,7 @@ func (d *Draft) grow(end int64) error {
 		return errors.Join(fmt.Errorf("journal: write draft: %w", err), f.Close())
 	}
 	d.j.memory.Add(-int64(len(d.mem.b)))
+	d.sums.wrote(d.mem.b, 0)
 	d.f, d.mem, d.length = f, nil, int64(len(d.mem.b))
 	d.j.mu.Lock()
 	defer d.j.mu.Unlock()
@@ -360,7 +366,16 @@ func (d *Draft) writeLocked(p []byte, off int64) (int, error) {
 	if err := d.clearLocked(off); err != nil {
 		return 0, err
 	}
-	return d.f.WriteAt(p, off)
+	d.markLocked(off)
+	n, err := d.f.WriteAt(p, off)
+	d.summedLocked(p[:n], off)
+	return n, err
+}
+
+func (d *Draft) summedLocked(p []byte, off int64) {
+	if d.mem == nil {
+		d.sums.wrote(p, off)
+	}
 }
 
 // touchLocked tells those who are sending that bytes [off, end) were changed.
@@ -416,6 +431,7 @@ func (d *Draft) Fill(p []byte, off int64) error {
 	}
 	for _, x := range d.local.missing(off, end) {
 		n, err := d.f.WriteAt(p[x.Off-off:x.End-off], x.Off)
+		d.summedLocked(p[x.Off-off:][:n], x.Off)
 		if n > 0 {
 			d.writes++
 			d.local.add(x.Off, x.Off+int64(n))
@@ -476,6 +492,8 @@ func (d *Draft) clearLocked(end int64) error {
 	if d.size >= end {
 		return nil
 	}
+	d.markLocked(d.size)
+	d.sums.spoil(d.size, end)
 	if n := end - d.size; n > int64(len(zeros)) {
 		err := d.f.Allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, d.size, n)
 		if err == nil {
@@ -521,7 +539,7 @@ func (d *Draft) renewLocked() {
 	d.retired = append(d.retired, d.f)
 	old := d.file
 	d.mem = &memFile{}
-	d.f, d.file, d.length = d.mem, 0, 0
+	d.f, d.file, d.length, d.sums = d.mem, 0, 0, nil
 	d.syncFailed = nil
 	d.retireLocked()
 	j.releaseLocked(d.ino, old)
@@ -630,12 +648,15 @@ func (d *Draft) stateLocked(gen uint64) DraftState {
 		if d.mem != nil {
 			d.state.File = d.j.lend(d)
 			d.state.c.data = append(make([]byte, 0, d.size), d.mem.b[:d.size]...)
+		} else if sums := d.sums.total(d.f, d.size); sums != nil && d.base.Limit == 0 {
+			d.state.c.sums.Store(&sums)
+			d.state.Sums = digest(sums)
 		}
 		d.stateAt = d.writes
 	}
 	st := d.base
 	st.Gen, st.Size, st.Local = gen, d.size, slices.Clone([]Extent(d.local))
-	st.File, st.c = d.state.File, d.state.c
+	st.File, st.Sums, st.c = d.state.File, d.state.Sums, d.state.c
 	return st
 }
 

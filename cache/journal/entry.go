@@ -3,6 +3,7 @@ package journal
 import (
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -145,15 +146,18 @@ type DraftState struct {
 	BaseGen int64    // its content version
 	BaseLen int64    // its size
 	BaseMD5 string
+	Sums    uint64 // what the checksums of a complete file come to; 0 = not known
 
 	c *blob
 }
 
-// blob is what all states of the same bytes share. Journal.mu guards it.
+// blob is what all states of the same bytes share. Journal.mu guards it, but
+// for sums.
 type blob struct {
-	data   []byte // of a small one that is not stored yet; nil otherwise
-	taken  bool   // the writer is storing it
-	synced bool   // the bytes are on the disk
+	sums   atomic.Pointer[[]uint32] // of a file's granules; nil = not known
+	data   []byte                   // of a small one that is not stored yet; nil otherwise
+	taken  bool                     // the writer is storing it
+	synced bool                     // the bytes are on the disk
 }
 
 // same reports whether both are the same bytes of the same file.

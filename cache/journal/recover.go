@@ -165,9 +165,31 @@ func (r *recovery) damaged(ino uint64, st *DraftState) string {
 	case fi.Size() < st.Size:
 		return fmt.Sprintf("%d of its %d bytes are there", fi.Size(), st.Size)
 	case r.rebooted && st.Size > 0 && !st.c.synced:
-		return notSynced
+		if !r.proved(path, st) {
+			return notSynced
+		}
 	}
 	return ""
+}
+
+// proved reports whether the sums of a content that was not synced prove it
+// whole: then the disk has it.
+func (r *recovery) proved(path string, st *DraftState) bool {
+	if st.Sums == 0 || touchedSince(path, st.Gen) {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	sums, err := readSums(f, st.Size)
+	if err != nil || digest(sums) != st.Sums {
+		return false
+	}
+	st.c.sums.Store(&sums)
+	st.c.synced = true
+	return true
 }
 
 // remake gives empty content its file again.

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -20,6 +21,7 @@ type Snapshot struct {
 	// Guarded by d.mu: the owner moves pos holding it for reading, writers
 	// look at everything holding it for writing.
 	pos     int64
+	whole   verified
 	changed Extent // hull of what changed behind pos
 	over    bool
 	closed  bool
@@ -36,7 +38,12 @@ var (
 // Snapshot opens generation gen. It answers ErrSuperseded when that is not
 // the last committed one or its bytes were changed since, ErrIncomplete when
 // parts of it are not local.
+//
+// ErrDamaged, also of Read: the file is not what was closed.
 func (d *Draft) Snapshot(gen uint64) (*Snapshot, error) {
+	if err := d.verify(gen); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if gen == 0 || gen != d.genLocked() || d.touched {
@@ -46,6 +53,9 @@ func (d *Draft) Snapshot(gen uint64) (*Snapshot, error) {
 		return nil, fmt.Errorf("%w: inode %d", ErrIncomplete, d.ino)
 	}
 	s := &Snapshot{d: d, gen: gen, size: d.committed.Size, done: make(chan struct{})}
+	if sums := d.committed.c.sums.Load(); sums != nil && d.mem == nil {
+		s.whole.sums = *sums
+	}
 	d.watchLocked(s)
 	return s, nil
 }
@@ -104,16 +114,31 @@ func (s *Snapshot) Read(p []byte) (int, error) {
 		}
 		return 0, io.EOF
 	}
-	m, err := s.d.f.ReadAt(p[:n], s.pos)
+	var m int
+	var err error
+	if s.whole.sums != nil && !s.changedIn(s.pos/granule) {
+		m, err = s.whole.read(s.d.f, p[:n], s.pos, s.size)
+		n = int64(m)
+	} else {
+		m, err = s.d.f.ReadAt(p[:n], s.pos)
+	}
 	s.pos += int64(m)
 	switch {
-	case int64(m) == n:
+	case errors.Is(err, ErrDamaged):
+		return 0, err
+	case int64(m) == n && (err == nil || m > 0):
 		return m, nil
 	case err == io.EOF:
 		return m, fmt.Errorf("%w: inode %d ends at %d of %d: %w", ErrDamaged, s.d.ino, s.pos, s.size, io.ErrUnexpectedEOF)
 	default:
 		return m, fmt.Errorf("journal: read draft: %w", err)
 	}
+}
+
+// changedIn reports whether bytes of granule n were changed: only those behind
+// pos were, so that the rest may be read.
+func (s *Snapshot) changedIn(n int64) bool {
+	return s.changed.Off < s.changed.End && s.changed.Off < (n+1)*granule && s.changed.End > n*granule
 }
 
 // ReadAt reads at off without moving Read's place. As long as nothing was read
