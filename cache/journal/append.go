@@ -140,6 +140,9 @@ func (j *Journal) applyLocked(c Change) applied {
 			j.order++
 			e.Order = j.order
 		}
+		if contentGen(old) != 0 && contentGen(old) == contentGen(e) && e.Draft.File < old.Draft.File {
+			e.Draft = old.Draft // the same bytes were copied meanwhile
+		}
 		e.nameSent(old)
 		a.Entry = e.Clone()
 		if e.Draft != nil {

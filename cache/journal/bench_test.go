@@ -2,7 +2,13 @@ package journal
 
 import (
 	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -123,4 +129,61 @@ func BenchmarkEmptyDirectory100k(b *testing.B) {
 			x.set(10+i, nil)
 		}
 	}
+}
+
+// BenchmarkPendingMemory is what 100,000 files that wait to be sent take in
+// memory after a restart, nothing having looked at them.
+func BenchmarkPendingMemory(b *testing.B) {
+	const n = 100_000
+	dir := b.TempDir()
+	o := Options{Dir: dir, bootID: "one", fs: lazyFS{}}
+	j := open(b, o)
+	for i := range uint64(n) {
+		e := file1(10+i, fmt.Sprintf("IMG_%06d.jpg", i))
+		e.Place.Parents = []uint64{2 + i/1000}
+		e.Folders = []FolderID{{2 + i/1000, fmt.Sprintf("%022d", i/1000)}}
+		e.Mtime, e.Created, e.Mode, e.Due = time.Unix(1e9, int64(i)), time.Unix(1e9, int64(i)), 0o644, time.Now()
+		e.LocalID, e.Props = fmt.Sprintf("%08x-0000-0000-0000-%012x", i, i), map[string]string{"attr": "m=1700000000.123456789 p=0644"}
+		d := must(j.OpenDraft(e.Ino, nil))
+		must(d.WriteAt([]byte("x"), 0))
+		st := d.Commit()
+		e.Draft = &st
+		if _, err := j.Append([]Change{{Ino: e.Ino, Entry: e}}, nil); err != nil {
+			b.Fatal(err)
+		}
+		d.Close()
+		if i%1000 == 0 {
+			j.flush()
+		}
+	}
+	shut(b, j)
+	for b.Loop() {
+		debug.FreeOSMemory()
+		before := anonymous(b)
+		start := time.Now()
+		j, err := Open(o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(start)
+		peak := anonymous(b) - before
+		runtime.GC()
+		debug.FreeOSMemory()
+		b.ReportMetric(float64(peak)/n, "B/file-peak")
+		b.ReportMetric(float64(anonymous(b)-before)/n, "B/file")
+		b.ReportMetric(took.Seconds(), "s/open")
+		if j.Len() != n {
+			b.Fatalf("%d entries", j.Len())
+		}
+		if err := j.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// anonymous is the anonymous memory of the process that is resident, bytes.
+func anonymous(b *testing.B) int64 {
+	text := string(must(os.ReadFile("/proc/self/status")))
+	m := regexp.MustCompile(`RssAnon:\s+(\d+)`).FindStringSubmatch(text)
+	return must(strconv.ParseInt(m[1], 10, 64)) << 10
 }

@@ -1,59 +1,63 @@
-// Package journal answers one question: which bytes and which wishes does the
+// Package journal answers one question: which bytes and which intents does the
 // drive lack?
 //
 // It keeps one [Entry] per inode whose place, existence, content or
 // properties on the drive differ from what the user made, and one [Draft] per
-// inode whose content does. It knows no network: package settle fulfils the
-// wishes, and the store above lays them over the mirror at every read.
+// inode whose content does. It knows no network: the write-back fulfils the
+// intents, and the tree above lays them over the mirror at every read.
 //
 // # What survives what
 //
-//   - kill -9 loses nothing that Written vouches for: its checksummed frame is
-//     in journal.tail by write(2), and a draft's bytes are in its file when
-//     WriteAt returns. Append itself only changes memory; what cannot be
-//     written is taken back, with all that was appended after it.
-//   - Power failure loses nothing that was synced: Commit and Put, then
-//     Draft.Sync, then Journal.Sync. That content stays, with its file, until
-//     newer content is synced or the drive has it, whatever is closed after.
-//     Without Sync, entries follow in one synced bbolt transaction at most
-//     [Options].GroupCommit after the first of them, and content that waits
-//     for its upload is synced after some seconds.
+//   - kill -9 loses nothing that Written vouches for: its checksummed frame,
+//     and the content if it is small, are in the log by write(2), and a
+//     draft's bytes are in its file when WriteAt returns. Append itself only
+//     changes memory; what cannot be written is taken back, with all that was
+//     appended after it.
+//   - Power failure loses nothing that was synced: Commit, Append and Written,
+//     then Draft.Sync, then Journal.Sync. That content stays, with its file,
+//     until newer content is synced or the drive has it, whatever is closed
+//     after. Without Sync, entries and small contents follow at most
+//     [Options].GroupCommit after the first of them, and longer content that
+//     waits for its upload is synced after some seconds.
 //   - Content that was closed, but not synced when the power failed, may have
-//     holes that look like zeros somebody wrote. It is set aside with a
-//     message when the journal is opened under another boot of the kernel:
-//     sending it could replace good bytes on the drive by a torn file.
+//     holes that look like zeros that were written. What its checksums prove
+//     whole is kept; the rest is set aside with a message when the journal is
+//     opened under another boot of the kernel: sending it could replace good
+//     bytes on the drive by a torn file.
+//   - A sync that failed is final: what it covered counts only when it was
+//     written anew. The log is rewritten, small contents are moved, and a file
+//     whose checksums still hold is copied.
 //   - A crash finds a closed file as it was closed also when it was cut since;
-//     what was overwritten in place since is overwritten, as on any disk.
+//     what was overwritten in place since is overwritten, as on any disk. A
+//     file that changed in any other way is never sent.
 //
-// Damage of any kind (a record, a frame, a draft, the whole database) is
-// moved to the directory aside, reported by Problems, and never stops Open.
+// Damage of any kind (a frame, a segment, a draft, the whole log) is told by
+// Problems, what could not be used is in the directory aside, and it never
+// stops Open.
 //
 // # Files
 //
-//	journal.db            bbolt: bucket entries (inode → record), bucket meta
-//	journal.tail, .tail2  frames newer than the database; one is written while
-//	                      the other is being folded into the database
-//	drafts/INO-BIRTH      local content, a sparse file
-//	aside/                what could not be used
+//	journal.log/N       the log's segments: frames, numbered; see wal.go
+//	journal.log/N.base  all that lived when segment N was begun
+//	journal.log/N.small contents up to 16 KiB; see small.go
+//	drafts/INO-FILE     longer content, a sparse file
+//	ballast             room that the log may have on a full disk
+//	aside/              what could not be used
+//	journal.db          a bbolt database that only says the format, for
+//	                    earlier versions, whose entries were in it
 //
-// Frames carry consecutive numbers, and the database says up to which number
-// it has them; so a frame may be replayed any number of times, a tail file is
-// started afresh by writing over it, and a hole in the numbers is damage
-// while an incomplete last frame is an unfinished Put.
-//
-// Draft generations come from one counter that never repeats within the life
-// of a draft file. The file of an entry's content is the one with the largest
-// BIRTH not above the entry's generation. Nothing is unlinked before the
-// transaction that makes it superfluous is on the disk; otherwise a power
-// failure could leave an entry with another generation's bytes.
+// Generations of drafts, files and small contents get their numbers from one
+// counter, and a state says which file it is of. Nothing is unlinked before the
+// disk has the record that makes it superfluous; otherwise a power failure
+// could leave an entry without its bytes.
 //
 // # Locks
 //
 // What SetRollback's hook takes, then Draft.mu, then Journal.mu. Journal.mu
-// guards the index and the table of drafts, and is never held during I/O on
-// the log nor while a new draft's file is made. Journal.writing says who writes
-// the log: one goroutine at a time, holding no lock.
-// Functions passed to Update, Edit, Peek, Children run under it and must call
-// neither the journal nor a draft. There are two goroutines, the committer and
-// the prover (which syncs content that waits); Close ends them and waits.
+// guards the index and the tables, and is never held during I/O on the log or
+// a draft. Journal.writing says who writes the log, Journal.hardening who syncs
+// it: one goroutine at a time each, holding no lock. Functions passed to
+// Update, Edit and Children run under Journal.mu and must call neither the
+// journal nor a draft. There are two goroutines, the keeper of the log and the
+// prover (which syncs content that waits); Close ends them and waits.
 package journal

@@ -189,6 +189,9 @@ func (d *Draft) resume(st *DraftState) error {
 	}
 	d.size, d.length, d.local = st.Size, n, slices.Clone(st.Local)
 	d.base = DraftState{Limit: st.Limit, BaseID: st.BaseID, BaseGen: st.BaseGen, BaseLen: st.BaseLen, BaseMD5: st.BaseMD5}
+	d.j.mu.RLock()
+	d.syncFailed = st.c.failed
+	d.j.mu.RUnlock()
 	d.committed, d.state = st, DraftState{File: st.File, Sums: st.Sums, c: st.c}
 	if sums := st.c.sums.Load(); sums != nil {
 		d.sums.known(*sums, st.Size)
@@ -717,6 +720,9 @@ func (d *Draft) Sync() error {
 	}
 	if err != nil {
 		d.syncFailed = err
+		if st != nil && st.c != nil && st.File == n {
+			st.c.failed = err
+		}
 		return err
 	}
 	d.syncedAt = writes

@@ -302,10 +302,14 @@ func (j *Journal) proveContent(ino uint64) {
 		return
 	}
 	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
+		if err = d.Sync(); err != nil {
+			j.log.Warn("journal: cannot sync a draft", slog.Uint64("ino", ino), slog.Any("err", err))
+			err = d.rescue()
+		}
+		err = errors.Join(err, d.Close())
 	}
 	if err != nil {
-		j.log.Warn("journal: cannot sync a draft", slog.Uint64("ino", ino), slog.Any("err", err))
+		j.log.Error("journal: content is not safe from a power failure", slog.Uint64("ino", ino), slog.Any("err", err))
 	}
 }
 
@@ -362,6 +366,7 @@ func (j *Journal) provenFor(e *Entry) *DraftState {
 	}
 	c := *p
 	c.Size, c.Limit = e.Draft.Size, min(p.Limit, e.Draft.Size)
+	c.Sums, c.c = 0, &blob{synced: true} // the sums were of more
 	c.Local = slices.Clone(p.Local)
 	(*extents)(&c.Local).cut(c.Limit)
 	return &c

@@ -157,6 +157,7 @@ type blob struct {
 	sums   atomic.Pointer[[]uint32] // of a file's granules; nil = not known
 	data   []byte                   // of a small one that is not stored yet; nil otherwise
 	taken  bool                     // the writer is storing it
+	failed error                    // of a sync of its file: what the disk has of it is not known, and never will be
 	synced bool                     // the bytes are on the disk
 }
 

@@ -165,6 +165,10 @@ func (d *Draft) verify(gen uint64) error {
 	d.mu.RLock()
 	st, f, writes := d.committed, d.f, d.writes
 	path := d.j.draftPath(d.ino, d.file)
+	if st != nil && st.Gen == gen && d.syncFailed != nil && st.Sums == 0 {
+		d.mu.RUnlock()
+		return fmt.Errorf("%w: inode %d: %w", ErrDamaged, d.ino, d.syncFailed)
+	}
 	skip := st == nil || st.Gen != gen || d.touched || d.mem != nil || st.File != d.file || st.Sums == 0 || st.c.sums.Load() != nil
 	d.mu.RUnlock()
 	if skip {
@@ -211,4 +215,67 @@ func (v *verified) read(f io.ReaderAt, p []byte, off, size int64) (int, error) {
 		v.n, v.buf = n, b
 	}
 	return copy(p, v.buf[off-n*granule:]), nil
+}
+
+// rescue copies content whose sync failed to another file, as far as its sums
+// prove that it is still what was closed, syncs that, and makes it the entry's.
+func (d *Draft) rescue() error {
+	d.mu.Lock()
+	st, old := d.committed, d.file
+	if d.syncFailed == nil || st == nil || st.File != d.file || d.mem != nil || d.dirty.Load() || d.touched || d.orphan {
+		d.mu.Unlock()
+		return nil // the next Commit or cut begins anew, or there is nothing to save
+	}
+	seq, err := d.copyLocked(st)
+	d.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%w: inode %d, file %d: what a failed sync left cannot be saved: %w", ErrDamaged, d.ino, old, err)
+	}
+	return d.j.Written(seq)
+}
+
+// copyLocked does rescue's work on the disk and in the tables.
+func (d *Draft) copyLocked(st *DraftState) (seq uint64, err error) {
+	sums := st.c.sums.Load()
+	if sums == nil {
+		return 0, errors.New("it has no checksums")
+	}
+	f, n, err := d.j.createFile(d.ino)
+	if err != nil {
+		return 0, err
+	}
+	v := verified{sums: *sums}
+	buf := make([]byte, granule)
+	for off := int64(0); off < st.Size && err == nil; off += granule {
+		var k int
+		if k, err = v.read(d.f, buf, off, st.Size); err == nil {
+			_, err = f.WriteAt(buf[:k], off)
+		}
+	}
+	if err == nil {
+		err = errors.Join(f.Datasync(), d.j.syncNames(n))
+	}
+	if err != nil {
+		_ = d.j.fs.Remove(d.j.draftPath(d.ino, n)) // a leftover is removed at the next Open
+		return 0, errors.Join(err, f.Close())
+	}
+	c := *st
+	c.File, c.c = n, &blob{synced: true}
+	c.c.sums.Store(sums)
+	j := d.j
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	d.retired = append(d.retired, d.f)
+	old := d.file
+	d.f, d.file, d.syncFailed, d.length = f, n, nil, st.Size
+	d.committed, d.state, d.stateAt, d.syncedAt = &c, DraftState{File: n, Sums: c.Sums, c: c.c}, d.writes, d.writes
+	d.retireLocked()
+	e := j.index.items[d.ino]
+	if contentGen(e) != c.Gen {
+		j.releaseLocked(d.ino, old)
+		return 0, nil
+	}
+	e = e.Clone()
+	e.Draft = &c
+	return j.appendLocked([]Change{{Ino: d.ino, Entry: e, Progress: true}}, nil)
 }

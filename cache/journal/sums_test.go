@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSumsAgainstTheFile: whatever is written, cut and filled in whatever
@@ -147,5 +150,116 @@ func TestClosedAndPowerFailed(t *testing.T) {
 				t.Error("changed")
 			}
 		}
+	}
+}
+
+// syncFS fails the syncs of draft files, as often as it is told.
+type syncFS struct {
+	lazyFS
+	fails atomic.Int32
+}
+
+type syncFile struct {
+	file
+	fs *syncFS
+}
+
+func (s *syncFS) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
+	f, err := s.lazyFS.OpenFile(name, flag, perm)
+	if err != nil || filepath.Base(filepath.Dir(name)) != draftsDir {
+		return f, err
+	}
+	return &syncFile{f, s}, nil
+}
+
+func (f *syncFile) Datasync() error {
+	if f.fs.fails.Add(-1) >= 0 {
+		return unix.EIO
+	}
+	return nil
+}
+
+// TestFailedSyncIsFinal: after one sync that failed every later one of the same
+// file fails, also after it was closed and opened again; the content is copied
+// when its sums prove it whole, and never sent when not.
+func TestFailedSyncIsFinal(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{"whole": nil, "lost": flip} {
+		t.Run(name, func(t *testing.T) {
+			fs := &syncFS{}
+			dir := t.TempDir()
+			j := open(t, Options{Dir: dir, fs: fs, proveAfter: time.Hour})
+			e := file1(10, "f")
+			content(t, j, e, string(big))
+			d := must(j.OpenDraft(10, nil))
+			fs.fails.Store(1)
+			for range 2 {
+				if err := d.Sync(); !errors.Is(err, unix.EIO) {
+					t.Errorf("Sync: %v", err)
+				}
+			}
+			d.Close()
+			if d = must(j.OpenDraft(10, nil)); !errors.Is(d.Sync(), unix.EIO) {
+				t.Error("forgotten after a close")
+			}
+			if j.syncedLocked(j.index.items[10]) != nil {
+				t.Error("durable")
+			}
+			before := draftFile(t, dir)
+			if damage != nil {
+				edit(t, before, damage)
+			}
+			err := d.rescue()
+			if damage != nil {
+				if !errors.Is(err, ErrDamaged) || draftFile(t, dir) != before {
+					t.Errorf("rescue: %v", err)
+				}
+				s := must(d.Snapshot(e.Draft.Gen))
+				if got, err := io.ReadAll(s); !errors.Is(err, ErrDamaged) || len(got) > granule {
+					t.Errorf("%d bytes were read, %v", len(got), err)
+				}
+				s.Close()
+				d.Close()
+				return
+			}
+			if err := errors.Join(err, d.Sync(), j.Sync(t.Context()), d.Close()); err != nil {
+				t.Fatal(err)
+			}
+			stale := e.Clone() // who read it before the copy keeps the copy
+			put(t, j, stale)
+			tidied(t, j)
+			if after := draftFile(t, dir); after == before || j.syncedLocked(j.index.items[10]) == nil {
+				t.Error("not copied, or not durable")
+			}
+			kill(t, j)
+			j = open(t, Options{Dir: dir, bootID: "another"})
+			if got := readBack(t, j, 10); got != string(big) || len(j.Problems()) > 0 {
+				t.Errorf("%d bytes, problems %q", len(got), j.Problems())
+			}
+		})
+	}
+}
+
+// TestCutAfterFsync: the content of an fsync, cut since, has no sums of its
+// own: after a power failure it is what counts.
+func TestCutAfterFsync(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Options{Dir: dir, bootID: "one", proveAfter: time.Hour})
+	e := file1(10, "f")
+	content(t, j, e, string(big))
+	d := must(j.OpenDraft(10, nil))
+	if err := errors.Join(d.Sync(), j.Sync(t.Context()), d.Truncate(2*granule)); err != nil {
+		t.Fatal(err)
+	}
+	commitTo(t, j, d, e)
+	must(d.WriteAt([]byte("and more"), 2*granule))
+	commitTo(t, j, d, e)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, j)
+	edit(t, draftFile(t, dir), func(b []byte) []byte { copy(b[2*granule:], "and MORE"); return b })
+	j = open(t, Options{Dir: dir, bootID: "two"})
+	if got := readBack(t, j, 10); got != string(big[:2*granule]) {
+		t.Errorf("%d bytes", len(got))
 	}
 }
