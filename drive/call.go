@@ -56,9 +56,13 @@ const (
 	hostContent              // Endpoints.Content
 )
 
-// call is what the RoundTrippers know of a request beyond the request. It
-// belongs to the goroutine that makes the call; the fields below "found out"
-// are written by the RoundTrippers on that goroutine.
+// sender sends a request of a call. The layers that only speak through the call
+// are senders; the RoundTrippers below them find it in the request's context.
+type sender func(*call, *http.Request) (*http.Response, error)
+
+// call is what the layers know of a request beyond the request. It belongs to
+// the goroutine that makes the call; the fields below "found out" are written
+// by the layers on that goroutine.
 type call struct {
 	op         string // as in Counters and Error.Op
 	shape      shape

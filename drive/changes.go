@@ -65,7 +65,7 @@ func (c *Client) Changes(ctx context.Context, r ChangesRequest) iter.Seq2[Batch,
 		}
 		var resp *http.Response
 		if err == nil {
-			resp, err = c.send(req)
+			resp, err = c.send(cl, req)
 		}
 		if err != nil {
 			yield(Batch{}, err)

@@ -72,11 +72,11 @@ type Client struct {
 	userAgent string
 	log       *slog.Logger
 
-	top      http.RoundTripper // the whole stack
-	onceOver http.RoundTripper // the stack below retry and resolve, for discovery inside a call
-	own      *http.Transport   // the base when it is ours
-	open     *connections      // of own
-	pauses   *pauses           // between the tries of calls
+	layers http.RoundTripper // what every single request passes, see doc.go
+	retry  retrier           // above it
+	own    *http.Transport   // the base when it is ours
+	open   *connections      // of own
+	pauses *pauses           // between the tries of calls
 
 	status               *status
 	counters             *counters
@@ -134,10 +134,8 @@ func New(o Options) (*Client, error) {
 	rt = slurpTransport{rt}
 	rt = newPace(rt, o.Uploads, o.Downloads)
 	rt = authTransport{rt, o.Tokens}
-	c.onceOver = rt
-	rt = resolveTransport{rt, c}
-	rt = redirectTransport{rt}
-	c.top = retryTransport{rt, o.Tries, c.counters, c.pauses}
+	c.layers = rt
+	c.retry = retrier{followed(c.resolved, c.once), o.Tries, c.counters, c.pauses}
 	return c, nil
 }
 
@@ -233,7 +231,7 @@ func (c *Client) learnOwner(n Node) {
 	}
 }
 
-// request builds the request of a call; its URL is completed by resolveTransport.
+// request builds the request of a call; resolved gives it its URL.
 func (c *Client) request(ctx context.Context, cl *call, method string, body []byte) (*http.Request, error) {
 	if cl.priority == 0 {
 		cl.priority = priorityOf(ctx, Metadata)
@@ -242,11 +240,10 @@ func (c *Client) request(ctx context.Context, cl *call, method string, body []by
 	if body != nil {
 		r = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(withCall(ctx, cl), method, "https://unresolved.invalid/", r)
+	req, err := http.NewRequestWithContext(ctx, method, "", r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cl.op, err)
 	}
-	req.Host = "" // the URL that comes in later says it
 	req.Header.Set("User-Agent", c.userAgent)
 	if cl.shape == shapeDownload {
 		req.Header.Set("Accept-Encoding", "identity")
@@ -259,11 +256,16 @@ func (c *Client) request(ctx context.Context, cl *call, method string, body []by
 	return req, nil
 }
 
+// once sends a complete request, one time.
+func (c *Client) once(cl *call, req *http.Request) (*http.Response, error) {
+	return c.layers.RoundTrip(req.WithContext(withCall(req.Context(), cl)))
+}
+
 // send makes the call. A nil error means a 2xx whose body must be closed.
-func (c *Client) send(req *http.Request) (*http.Response, error) {
-	cl, ctx := callOf(req), req.Context()
+func (c *Client) send(cl *call, req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
 	c.counters.called(cl.op)
-	resp, err := c.top.RoundTrip(req)
+	resp, err := c.retry.send(cl, req)
 	if err != nil {
 		err = failure(ctx, cl, err)
 		if ctx.Err() != nil {
@@ -319,7 +321,7 @@ func (c *Client) exchange(ctx context.Context, cl *call, method, etag string, in
 	if etag != "" {
 		req.Header.Set("If-Match", etag)
 	}
-	resp, err := c.send(req)
+	resp, err := c.send(cl, req)
 	if err != nil {
 		return err
 	}

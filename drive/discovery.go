@@ -77,10 +77,7 @@ func (c *Client) Discover(ctx context.Context) (Endpoints, error) {
 		return e, nil
 	}
 	cl := &call{op: "account.endpoint", idempotent: true, priority: priorityOf(ctx, Metadata)}
-	return c.discover(ctx, cl, func(req *http.Request) (*http.Response, error) {
-		c.counters.called(cl.op)
-		return c.top.RoundTrip(req)
-	})
+	return c.discover(ctx, cl, c.retry.send)
 }
 
 // known gives endpoints that are fresh.
@@ -106,7 +103,7 @@ func (c *Client) known() (Endpoints, bool) {
 
 // discover asks for the hosts by the given way of sending, one caller at a
 // time; the others find the answer.
-func (c *Client) discover(ctx context.Context, cl *call, send func(*http.Request) (*http.Response, error)) (Endpoints, error) {
+func (c *Client) discover(ctx context.Context, cl *call, send sender) (Endpoints, error) {
 	select {
 	case c.discovering <- struct{}{}:
 		defer func() { <-c.discovering }()
@@ -138,13 +135,14 @@ func (c *Client) discover(ctx context.Context, cl *call, send func(*http.Request
 	return e, nil
 }
 
-func (c *Client) ask(ctx context.Context, cl *call, send func(*http.Request) (*http.Response, error)) (Endpoints, error) {
+func (c *Client) ask(ctx context.Context, cl *call, send sender) (Endpoints, error) {
 	req, err := c.request(ctx, cl, http.MethodGet, nil)
 	if err != nil {
 		return Endpoints{}, err
 	}
 	req.URL = c.endpoint.JoinPath("account/endpoint")
-	resp, err := send(req)
+	c.counters.called(cl.op)
+	resp, err := send(cl, req)
 	if err != nil {
 		return Endpoints{}, failure(ctx, cl, err)
 	}
@@ -204,15 +202,6 @@ func (c *Client) believe() {
 	c.doubts = 0
 }
 
-// resolveTransport completes the URL of a request by the hosts of the
-// account. When a host cannot be connected to, it asks discovery once
-// whether the account has moved, and goes on with what that says. As long as
-// discovery says the same it is asked ever more seldom.
-type resolveTransport struct {
-	next http.RoundTripper
-	c    *Client
-}
-
 // The pauses between two doubts while discovery keeps naming the same hosts
 // (it is throttled too, API §4.1): doubling from the first to the last.
 const (
@@ -236,54 +225,53 @@ func (c *Client) mayDoubt() bool {
 	return true
 }
 
-func (t resolveTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	cl := callOf(req)
+// resolved completes the URL of a request by the hosts of the account, and
+// sends it. When a host cannot be connected to, it asks discovery once whether
+// the account has moved, and goes on with what that says. As long as discovery
+// says the same it is asked ever more seldom.
+func (c *Client) resolved(cl *call, req *http.Request) (*http.Response, error) {
 	if cl.host == hostNone {
-		return t.next.RoundTrip(req)
+		return c.once(cl, req)
 	}
-	e, err := t.endpoints(req.Context(), cl)
+	e, err := c.endpointsFor(req.Context(), cl)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := t.to(req, cl, e, req.Body)
+	resp, err := c.onceTo(cl, req, e, req.Body)
 	if err == nil || !notSent(err) || errors.Is(err, errNotSent) || req.Context().Err() != nil {
 		return resp, err
 	}
-	if now, ok := t.c.known(); !ok || now.same(e) { // else somebody has just found out
-		if !t.c.mayDoubt() {
+	if now, ok := c.known(); !ok || now.same(e) { // else another call has just found out
+		if !c.mayDoubt() {
 			return nil, err
 		}
-		t.c.forget(e)
+		c.forget(e)
 	}
-	moved, derr := t.endpoints(req.Context(), cl)
+	moved, derr := c.endpointsFor(req.Context(), cl)
 	if derr != nil || moved.same(e) {
 		return nil, err
 	}
-	t.c.believe()
+	c.believe()
 	body, ok := repeatBody(req, cl, false)
 	if !ok {
 		return nil, err
 	}
-	return t.to(req, cl, moved, body)
+	return c.onceTo(cl, req, moved, body)
 }
 
-// endpoints asks once, below the retry: this is within a try already.
-func (t resolveTransport) endpoints(ctx context.Context, cl *call) (Endpoints, error) {
-	if e, ok := t.c.known(); ok {
+// endpointsFor asks once, below the retry: this is within a try already.
+func (c *Client) endpointsFor(ctx context.Context, cl *call) (Endpoints, error) {
+	if e, ok := c.known(); ok {
 		return e, nil
 	}
-	ask := &call{op: "account.endpoint", idempotent: true, priority: cl.priority, tries: 1}
-	e, err := t.c.discover(ctx, ask, func(req *http.Request) (*http.Response, error) {
-		t.c.counters.called(ask.op)
-		return t.c.onceOver.RoundTrip(req)
-	})
+	e, err := c.discover(ctx, &call{op: "account.endpoint", idempotent: true, priority: cl.priority, tries: 1}, c.once)
 	if err != nil {
 		return e, fmt.Errorf("%w: %w", errNotSent, err)
 	}
 	return e, nil
 }
 
-func (t resolveTransport) to(req *http.Request, cl *call, e Endpoints, body io.ReadCloser) (*http.Response, error) {
+func (c *Client) onceTo(cl *call, req *http.Request, e Endpoints, body io.ReadCloser) (*http.Response, error) {
 	base := e.Metadata
 	if cl.host == hostContent {
 		base = e.Content
@@ -294,7 +282,7 @@ func (t resolveTransport) to(req *http.Request, cl *call, e Endpoints, body io.R
 	}
 	r := req.Clone(req.Context())
 	r.URL, r.Host, r.Body = u, "", body
-	return t.next.RoundTrip(r)
+	return c.once(cl, r)
 }
 
 // FileEndpointCache keeps the hosts in a file that belongs to one discovery

@@ -5,22 +5,21 @@
 // "API §n" in comments means the section of the API reference the fact is
 // from.
 //
-// A call goes through a stack of http.RoundTrippers, each of which knows one
-// thing and can be tested alone:
+// A call (type call: its name, whether a repeat is harmless, which host it is
+// for) goes through layers, each of which knows one thing and can be tested
+// alone. The first three are functions that send a request of a call; the
+// others are http.RoundTrippers, which find the call in the request's context:
 //
-//	retry     repeats what may be repeated, with Amazon's back-off
-//	redirect  follows a download by hand, without Authorization, with Range
-//	resolve   knows the two hosts of the account (discovery), asks again when one is gone
+//	retrier   repeats what may be repeated, with Amazon's back-off
+//	followed  follows a download by hand, without Authorization, with Range
+//	resolved  knows the two hosts of the account (discovery), asks again when one is gone
+//
 //	auth      adds the token; a refused token is renewed once
 //	pace      one budget and one queue by priority for all calls; connections for content
 //	slurp     reads small answers whole, so that a cut one is a failed try
 //	stall     gives up on a silent connection
 //	observe   logs (never a secret), tells Options.Observe and keeps State
 //	base      a tuned http.Transport
-//
-// What a RoundTripper must know of a call beyond the request (its name,
-// whether a repeat is harmless, which host it is for) travels in the
-// request's context as a *call.
 //
 // Invariants:
 //

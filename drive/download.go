@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -62,7 +63,7 @@ func (c *Client) download(ctx context.Context, cl *call, u *url.URL, from, to in
 	case from > 0:
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
 	}
-	resp, err := c.send(req)
+	resp, err := c.send(cl, req)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +151,7 @@ func parseContentRange(s string) (first, last, total int64, err error) {
 			return 0, 0, 0, bad
 		}
 	}
-	if first < 0 || last < first || (total >= 0 && last >= total) {
+	if first < 0 || last < first || last == math.MaxInt64 || (total >= 0 && last >= total) {
 		return 0, 0, 0, bad
 	}
 	return first, last, total, nil
@@ -166,9 +167,16 @@ type downloadBody struct {
 }
 
 func (b *downloadBody) Read(p []byte) (int, error) {
-	if b.skip > 0 {
-		n, err := io.CopyN(io.Discard, b.body, b.skip)
-		b.skip -= n
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for b.skip > 0 { // into p, as it comes: these bytes cost as much as others
+		n, err := b.body.Read(p[:min(b.skip, int64(len(p)), int64(b.c.down.most()))])
+		b.skip -= int64(n)
+		b.c.downloaded.Add(int64(n))
+		if werr := b.c.down.wait(b.ctx, n); werr != nil {
+			return 0, werr
+		}
 		if err != nil {
 			return 0, b.seen(err)
 		}
@@ -209,46 +217,48 @@ func (b *downloadBody) seen(err error) error {
 
 func (b *downloadBody) Close() error { return b.body.Close() }
 
-// redirectTransport follows the redirects of downloads by hand. The next
-// request carries Range and nothing else that matters: S3 refuses
-// Authorization and headers that were not signed (API §3.3), and our token is
-// nobody else's business.
-type redirectTransport struct{ next http.RoundTripper }
-
 const maxRedirects = 5
 
-func (t redirectTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c := callOf(req)
-	resp, err := t.next.RoundTrip(req)
-	if c.shape != shapeDownload {
+// followed follows the redirects of downloads by hand: first sends what was
+// asked for, hop what an answer leads to. That request carries Range and nothing
+// else that matters: S3 refuses Authorization and headers that were not signed
+// (API §3.3), and our token is for the account's hosts alone.
+func followed(first, hop sender) sender {
+	return func(c *call, req *http.Request) (*http.Response, error) {
+		resp, err := first(c, req)
+		for hops := 0; c.shape == shapeDownload && err == nil && isRedirect(resp.StatusCode); hops++ {
+			var u *url.URL
+			u, err = location(req, resp)
+			resp.Body.Close()
+			if err == nil && hops == maxRedirects {
+				err = errors.New("too many redirects")
+			}
+			if err != nil {
+				return nil, &Error{Op: c.op, Kind: ErrProtocol, Status: resp.StatusCode, Err: err}
+			}
+			c.redirected = true
+			at := *c // what the layers below find out of it is not of our call
+			at.host, at.noAuth, at.secret = hostNone, true, true
+			if req, err = hopRequest(req, u); err != nil {
+				return nil, &Error{Op: c.op, Kind: ErrProtocol, Status: resp.StatusCode, Message: "an address that cannot be used"}
+			}
+			resp, err = hop(&at, req)
+		}
 		return resp, err
 	}
-	for hops := 0; err == nil && isRedirect(resp.StatusCode); hops++ {
-		var u *url.URL
-		u, err = location(req, resp)
-		resp.Body.Close()
-		if err == nil && hops == maxRedirects {
-			err = errors.New("too many redirects")
-		}
-		if err != nil {
-			return nil, &Error{Op: c.op, Kind: ErrProtocol, Status: resp.StatusCode, Err: err}
-		}
-		c.redirected = true
-		// A call of its own, for the layers below; what they find out of it is not of our call.
-		hop := &call{op: c.op, shape: c.shape, idempotent: true, noAuth: true, secret: true, priority: c.priority, tries: c.tries, redirected: true}
-		next, nerr := http.NewRequestWithContext(withCall(req.Context(), hop), http.MethodGet, u.String(), nil)
-		if nerr != nil {
-			return nil, &Error{Op: c.op, Kind: ErrProtocol, Status: resp.StatusCode, Message: "an address that cannot be used"}
-		}
-		for _, h := range []string{"Range", "User-Agent", "Accept-Encoding"} {
-			if v := req.Header.Get(h); v != "" {
-				next.Header.Set(h, v)
-			}
-		}
-		req = next
-		resp, err = t.next.RoundTrip(req)
+}
+
+func hopRequest(req *http.Request, u *url.URL) (*http.Request, error) {
+	next, err := http.NewRequestWithContext(req.Context(), http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	for _, h := range []string{"Range", "User-Agent", "Accept-Encoding"} {
+		if v := req.Header.Get(h); v != "" {
+			next.Header.Set(h, v)
+		}
+	}
+	return next, nil
 }
 
 func isRedirect(status int) bool {

@@ -80,6 +80,7 @@ func TestDownloadOddAnswers(t *testing.T) {
 		{"too much", 206, "bytes 5-10/20", content[5:11], 5, 10, "", ErrProtocol, nil},
 		{"less", 206, "bytes 5-7/20", content[5:8], 5, 10, content[5:8], nil, nil},
 		{"no total", 206, "bytes 5-9/*", content[5:10], 5, 10, content[5:10], nil, nil},
+		{"a range without an end", 206, "bytes 5-9223372036854775807/*", content[5:10], 5, 10, "", ErrProtocol, nil},
 		{"no Content-Range", 206, "", content[5:10], 5, 10, "", ErrProtocol, nil},
 		{"nonsense", 206, "bytes 9-5/20", content[5:10], 5, 10, "", ErrProtocol, nil},
 		{"length against range", 206, "bytes 5-9/20", content[5:8], 5, 10, "", ErrProtocol, nil},

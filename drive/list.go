@@ -133,9 +133,3 @@ func (c *Client) Find(ctx context.Context, parentID, name string) ([]Node, error
 	}
 	return found, nil
 }
-
-// Query yields the nodes that match a filter (API §6.4; values by
-// EscapeFilter), each once, sorted by fields such as "name ASC". An error comes last.
-func (c *Client) Query(ctx context.Context, filter string, sort []string) iter.Seq2[Node, error] {
-	return c.list(ctx, listing{op: "nodes.query", ref: "nodes", filter: filter, sort: sort})
-}

@@ -3,6 +3,7 @@ package drive
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func TestListingEndsOnEmptyPage(t *testing.T) {
 		}
 		reply(w, 200, `{"nextToken":"more","data":[{"id":"1"}]}`)
 	})
-	got, err := ids(c.Query(bg, "kind:FILE", []string{"name ASC"}))
+	got, err := ids(matching(c, "kind:FILE", []string{"name ASC"}))
 	if err != nil || len(got) != 1 {
 		t.Fatalf("got %v, %v", got, err)
 	}
@@ -70,7 +71,7 @@ func TestListingThatDoesNotAdvance(t *testing.T) {
 	s.HandleFunc("GET /meta/nodes", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, `{"nextToken":"same","data":[{"id":"1"}]}`)
 	})
-	_, err := ids(c.Query(bg, "kind:FILE", nil))
+	_, err := ids(matching(c, "kind:FILE", nil))
 	wantIs(t, err, ErrProtocol)
 }
 
@@ -88,12 +89,12 @@ func TestListingRestartsOnExpiredToken(t *testing.T) {
 			reply(w, 200, `{"data":[{"id":"2"},{"id":"3"}]}`)
 		}
 	})
-	got, err := ids(c.Query(bg, "kind:FILE", nil))
+	got, err := ids(matching(c, "kind:FILE", nil))
 	if err != nil || !slices.Equal(got, []string{"1", "2", "3"}) {
 		t.Fatalf("got %v, %v", got, err)
 	}
 	expired = -1000
-	got, err = ids(c.Query(bg, "kind:FILE", nil))
+	got, err = ids(matching(c, "kind:FILE", nil))
 	wantIs(t, err, ErrTokenExpired)
 	if len(got) != 2 {
 		t.Errorf("yielded %v", got)
@@ -114,7 +115,7 @@ func TestListingRetries502(t *testing.T) {
 			}
 			reply(w, 200, `{"data":[{"id":"1"}]}`)
 		})
-		got, err := ids(c.Query(bg, "kind:FILE", nil))
+		got, err := ids(matching(c, "kind:FILE", nil))
 		if err != nil || len(got) != 1 {
 			t.Fatalf("got %v, %v", got, err)
 		}
@@ -138,7 +139,7 @@ func TestListingCutInMidPage(t *testing.T) {
 		}
 		_, _ = w.Write([]byte(`{"id":"2"}]}        `))
 	})
-	got, err := ids(c.Query(bg, "kind:FILE", nil))
+	got, err := ids(matching(c, "kind:FILE", nil))
 	if err != nil || !slices.Equal(got, []string{"1", "2"}) || c.Counters()["nodes.query"].Retries != 1 {
 		t.Fatalf("got %v, %v", got, err)
 	}
@@ -224,4 +225,9 @@ func TestListTrash(t *testing.T) {
 	if err != nil || fmt.Sprint(got) != "[folder alone]" {
 		t.Fatalf("got %v, %v", got, err)
 	}
+}
+
+// matching yields the nodes that match a filter, page by page.
+func matching(c *Client, filter string, sort []string) iter.Seq2[Node, error] {
+	return c.list(bg, listing{op: "nodes.query", ref: "nodes", filter: filter, sort: sort})
 }

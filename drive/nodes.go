@@ -153,7 +153,7 @@ func (c *Client) Rename(ctx context.Context, id, newName, etag string) (Node, er
 	cl := &call{op: "nodes.rename", host: hostMetadata, ref: path("nodes", id), idempotent: true}
 	var n Node
 	err := c.exchange(ctx, cl, http.MethodPatch, etag, map[string]string{"name": newName}, &n)
-	return c.settle(ctx, cl, id, n, err, func(n Node) bool { return n.Name == newName })
+	return c.settle(ctx, cl, id, n, err, refusedAgain, func(n Node) bool { return n.Name == newName })
 }
 
 // Move takes the node from one parent to another; other parents stay.
@@ -162,17 +162,16 @@ func (c *Client) Move(ctx context.Context, id, fromParent, toParent string) (Nod
 	cl := &call{op: "nodes.move", host: hostMetadata, ref: path("nodes", toParent, "children"), idempotent: true}
 	var n Node
 	err := c.exchange(ctx, cl, http.MethodPost, "", map[string]string{"fromParent": fromParent, "childId": id}, &n)
-	return c.settle(ctx, cl, id, n, err, func(n Node) bool {
+	return c.settle(ctx, cl, id, n, err, refusedAgain, func(n Node) bool {
 		return slices.Contains(n.Parents, toParent) && (fromParent == toParent || !slices.Contains(n.Parents, fromParent))
 	})
 }
 
-// settle looks at the node when a repeat was refused after a try that may
-// have worked, or when success was told without the node (API §6.9): work
-// that is done is no error.
-func (c *Client) settle(ctx context.Context, cl *call, id string, n Node, err error, done func(Node) bool) (Node, error) {
+// settle looks at the node where an answer leaves open what became of the work:
+// work that is done is no error.
+func (c *Client) settle(ctx context.Context, cl *call, id string, n Node, err error, open func(*call, *Error) bool, done func(Node) bool) (Node, error) {
 	var e *Error
-	if !errors.As(err, &e) || !(cl.unclear && e.Status/100 == 4 || e.Kind == ErrProtocol && e.Status/100 == 2) {
+	if !errors.As(err, &e) || !open(cl, e) {
 		return n, err
 	}
 	if got, gerr := c.Get(ctx, id); gerr == nil && done(got) {
@@ -182,11 +181,24 @@ func (c *Client) settle(ctx context.Context, cl *call, id string, n Node, err er
 	return n, err
 }
 
+// refusedAgain: a repeat was refused after a try that may have worked, or
+// success was told without the node (API §6.9).
+func refusedAgain(cl *call, e *Error) bool {
+	return cl.unclear && e.Status/100 == 4 || e.Kind == ErrProtocol && e.Status/100 == 2
+}
+
+// doneBefore: what the service answers to work that was done by whomever
+// before, and with what body, is not known (API §6.9, §8.1).
+func doneBefore(_ *call, e *Error) bool {
+	return slices.Contains([]error{ErrConflict, ErrNameExists, ErrNotFound, ErrInvalid, ErrProtocol}, e.Kind)
+}
+
 // AddParent puts the node into a further folder. Nil also when it is there already. API §6.9.
 func (c *Client) AddParent(ctx context.Context, id, parent string) error {
 	cl := &call{op: "nodes.addparent", host: hostMetadata, ref: path("nodes", parent, "children", id), idempotent: true}
 	err := c.exchange(ctx, cl, http.MethodPut, "", struct{}{}, nil)
-	return c.settleParent(ctx, cl, err, id, func(n Node) bool { return slices.Contains(n.Parents, parent) })
+	_, err = c.settle(ctx, cl, id, Node{}, err, doneBefore, func(n Node) bool { return slices.Contains(n.Parents, parent) })
+	return err
 }
 
 // RemoveParent takes the node out of one folder. Never for the last parent
@@ -194,19 +206,7 @@ func (c *Client) AddParent(ctx context.Context, id, parent string) error {
 func (c *Client) RemoveParent(ctx context.Context, id, parent string) error {
 	cl := &call{op: "nodes.removeparent", host: hostMetadata, ref: path("nodes", parent, "children", id), idempotent: true}
 	err := c.exchange(ctx, cl, http.MethodDelete, "", nil, nil)
-	return c.settleParent(ctx, cl, err, id, func(n Node) bool { return !slices.Contains(n.Parents, parent) })
-}
-
-// settleParent: what the service answers to work that is done already is not
-// known (API §6.9), so look.
-func (c *Client) settleParent(ctx context.Context, cl *call, err error, id string, done func(Node) bool) error {
-	if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNameExists) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrInvalid) {
-		return err
-	}
-	if n, gerr := c.Get(ctx, id); gerr == nil && done(n) {
-		c.counters.settled(cl.op)
-		return nil
-	}
+	_, err = c.settle(ctx, cl, id, Node{}, err, doneBefore, func(n Node) bool { return !slices.Contains(n.Parents, parent) })
 	return err
 }
 

@@ -35,7 +35,7 @@ func TestNothingSecretIsTold(t *testing.T) {
 		var errs []error
 		_, err := c.Get(bg, "x")
 		errs = append(errs, err)
-		_, err = ids(c.Query(bg, `name:"SecretPart"`, nil))
+		_, err = ids(matching(c, `name:"SecretPart"`, nil))
 		errs = append(errs, err)
 		_, err = c.Download(bg, "x", 0, -1)
 		errs = append(errs, err)

@@ -20,7 +20,7 @@ func (c *Client) MayWrite(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	// Not by send: that there is no such node is no failure.
-	resp, err := c.top.RoundTrip(req)
+	resp, err := c.retry.send(cl, req)
 	if err != nil {
 		return false, failure(ctx, cl, err)
 	}

@@ -51,8 +51,16 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-func retryRequest(ctx context.Context, cl *call, method, body string) *http.Request {
-	req, err := http.NewRequestWithContext(withCall(ctx, cl), method, "https://x.test/", strings.NewReader(body))
+// retried sends a request of a call by rt.
+func retried(rt retrier, cl *call, method, body string) (*http.Response, error) {
+	return rt.send(cl, retryRequest(bg, method, body))
+}
+
+// sent is the sender of a script.
+func (s *script) sent(_ *call, req *http.Request) (*http.Response, error) { return s.RoundTrip(req) }
+
+func retryRequest(ctx context.Context, method, body string) *http.Request {
+	req, err := http.NewRequestWithContext(ctx, method, "https://x.test/", strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
@@ -89,8 +97,8 @@ func TestRetryRules(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &script{steps: tt.steps}
 				cl := &call{op: "x", idempotent: tt.idempotent}
-				rt := retryTransport{s, 6, newCounters(), newPauses()}
-				resp, err := rt.RoundTrip(retryRequest(bg, cl, "POST", "payload"))
+				rt := retrier{s.sent, 6, newCounters(), newPauses()}
+				resp, err := retried(rt, cl, "POST", "payload")
 				status := 0
 				if err == nil {
 					status = resp.StatusCode
@@ -116,7 +124,7 @@ func TestRetryRules(t *testing.T) {
 
 func TestRetryBodyKeptForTheLastAnswer(t *testing.T) {
 	s := &script{steps: []any{&http.Response{StatusCode: 500, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(`{"message":"m"}`))}}}
-	resp, err := retryTransport{s, 6, newCounters(), newPauses()}.RoundTrip(retryRequest(bg, &call{}, "POST", ""))
+	resp, err := retried(retrier{s.sent, 6, newCounters(), newPauses()}, &call{}, "POST", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +136,7 @@ func TestRetryBodyKeptForTheLastAnswer(t *testing.T) {
 func TestRetryBackoffBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []any{503}}
-		_, _ = retryTransport{s, 14, newCounters(), newPauses()}.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
+		_, _ = retried(retrier{s.sent, 14, newCounters(), newPauses()}, &call{idempotent: true}, "GET", "")
 		for i := 1; i < len(s.times); i++ {
 			most := min(time.Second<<(i-1), 256*time.Second)
 			if d := s.times[i].Sub(s.times[i-1]); d > most {
@@ -144,7 +152,7 @@ func TestRetryBackoffBounds(t *testing.T) {
 func TestRetryHonoursRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []any{&http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"40"}}, Body: http.NoBody}, 200}}
-		_, err := retryTransport{s, 6, newCounters(), newPauses()}.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
+		_, err := retried(retrier{s.sent, 6, newCounters(), newPauses()}, &call{idempotent: true}, "GET", "")
 		if err != nil || s.times[1].Sub(s.times[0]) != 40*time.Second {
 			t.Errorf("%v, %v", s.times, err)
 		}
@@ -457,11 +465,11 @@ func TestWake(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPauses()
 				s := &script{steps: []any{test.step}}
-				rt := retryTransport{s, 6, newCounters(), p}
+				rt := retrier{s.sent, 6, newCounters(), p}
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					_, _ = rt.RoundTrip(retryRequest(bg, &call{idempotent: true}, "GET", ""))
+					_, _ = retried(rt, &call{idempotent: true}, "GET", "")
 				}()
 				for range 5 {
 					synctest.Wait()

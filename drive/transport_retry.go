@@ -9,26 +9,25 @@ import (
 	"time"
 )
 
-// retryTransport repeats failed tries: what was throttled or refused for its
+// retrier repeats failed tries: what was throttled or refused for its
 // token always (it had no effect), what failed otherwise only when the call
 // is idempotent or nothing was sent. Uploads: see uploadSource.next.
 //
 // It returns the last answer or error. A wait that would pass the context's
 // deadline is not begun.
-type retryTransport struct {
-	next     http.RoundTripper
+type retrier struct {
+	next     sender
 	tries    int
 	counters *counters
 	pauses   *pauses
 }
 
-func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c, ctx := callOf(req), req.Context()
-	try := req
+func (t retrier) send(c *call, req *http.Request) (*http.Response, error) {
+	ctx, try := req.Context(), req
 	for {
 		c.tries++
 		c.redirected, c.sameToken = false, false
-		resp, err := t.next.RoundTrip(try)
+		resp, err := t.next(c, try)
 		again, k, after := t.judge(ctx, c, resp, err)
 		if !again {
 			return resp, err
@@ -69,7 +68,7 @@ func (t retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 const maxRefusals = 4
 
 // judge says whether to try again, why, and after what wait the service asked for.
-func (t retryTransport) judge(ctx context.Context, c *call, resp *http.Response, err error) (again bool, k class, after time.Duration) {
+func (t retrier) judge(ctx context.Context, c *call, resp *http.Response, err error) (again bool, k class, after time.Duration) {
 	if ctx.Err() != nil {
 		return false, classFinal, 0
 	}

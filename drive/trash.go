@@ -2,7 +2,6 @@ package drive
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"net/http"
 	"slices"
@@ -15,14 +14,7 @@ func (c *Client) Trash(ctx context.Context, id string) (Node, error) {
 	cl := &call{op: "trash.put", host: hostMetadata, ref: path("trash", id), idempotent: true}
 	var n Node
 	err := c.exchange(ctx, cl, http.MethodPut, "", struct{}{}, &n)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrProtocol) {
-		// Not known what a second time answers, or with what body; the node tells.
-		if got, gerr := c.Get(ctx, id); gerr == nil && (got.Status == Trashed || got.Status == Purged) {
-			c.counters.settled(cl.op)
-			return got, nil
-		}
-	}
-	return n, err
+	return c.settle(ctx, cl, id, n, err, doneBefore, func(n Node) bool { return n.Status == Trashed || n.Status == Purged })
 }
 
 // Restore takes the node out of the trash, back into all its parents. API §8.3.
@@ -30,7 +22,7 @@ func (c *Client) Restore(ctx context.Context, id string) (Node, error) {
 	cl := &call{op: "trash.restore", host: hostMetadata, ref: path("trash", id, "restore"), idempotent: true}
 	var n Node
 	err := c.exchange(ctx, cl, http.MethodPost, "", nil, &n)
-	return c.settle(ctx, cl, id, n, err, func(n Node) bool { return n.Status == Available })
+	return c.settle(ctx, cl, id, n, err, refusedAgain, func(n Node) bool { return n.Status == Available })
 }
 
 // ListTrash yields the nodes that were put into the trash themselves, not

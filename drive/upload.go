@@ -81,7 +81,7 @@ func (c *Client) sendContent(ctx context.Context, cl *call, method, etag string,
 	}
 	req.Body, _ = src.next(false)
 	req.ContentLength = src.length()
-	resp, err := c.send(req)
+	resp, err := c.send(cl, req)
 	src.stop()
 	if err != nil {
 		var e *Error
