@@ -2,17 +2,20 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -66,6 +69,10 @@ func TestDamagedMirror(t *testing.T) {
 				}
 				most = max(most, e.Ino)
 			}
+			theirs, err := w.s.Resolve(t.Context(), "/theirs/xx")
+			if err != nil {
+				t.Fatal(err)
+			}
 			w.close()
 			path := filepath.Join(w.o.StateDir, "mirror.db")
 			if err := damage(path); err != nil {
@@ -88,7 +95,7 @@ func TestDamagedMirror(t *testing.T) {
 			if e, err := w.s.Resolve(t.Context(), "/mine/new"); err != nil || e.Ino != ours.Ino {
 				t.Errorf("what is pending was inode %d and is %d: %v", ours.Ino, e.Ino, err)
 			}
-			if e, err := w.s.Resolve(t.Context(), "/theirs/xx"); err != nil || e.Ino <= most {
+			if e, err := w.s.Resolve(t.Context(), "/theirs/xx"); err != nil || e.Ino <= most && e.Ino != theirs.Ino {
 				t.Errorf("inode %d, and numbers up to %d were used: %v", e.Ino, most, err)
 			}
 			w.flush()
@@ -96,6 +103,73 @@ func TestDamagedMirror(t *testing.T) {
 			w.want(w.drive("theirs/x"), "Xoreign")
 		})
 	}
+}
+
+// TestDamagedInUse: damage that is met while mounted is healed at once: numbers
+// and what is pending stay, and all is there again after the next poll.
+func TestDamagedInUse(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	for i := range 300 {
+		w.put(fmt.Sprint("theirs/f", i), "foreign")
+	}
+	w.poll()
+	w.mkdir("/mine")
+	w.write("/mine/new", "not on the drive yet")
+	w.writeAt("/theirs/f7", "X", 0, unix.O_WRONLY)
+	numbers := map[string]uint64{}
+	for _, p := range []string{"/mine", "/mine/new", "/theirs", "/theirs/f7", "/theirs/f8"} {
+		e, err := w.s.Resolve(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers[p] = e.Ino
+	}
+	var poked atomic.Int32
+	w.s.OnActivity(func() { poked.Add(1) })
+	// The pages of all records, in the file under the map.
+	path := filepath.Join(w.o.StateDir, "mirror.db")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for at := 2 * 4096; at < len(b); at += 4096 {
+		if bytes.Contains(b[at:min(len(b), at+4096)], []byte("eTag")) || bytes.Contains(b[at:min(len(b), at+4096)], []byte("text/plain")) || bytes.Count(b[at:min(len(b), at+4096)], []byte(".f")) > 3 {
+			if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 4096), int64(at)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	met := 0
+	for i := range 300 {
+		if _, err := w.s.Resolve(t.Context(), fmt.Sprint("/theirs/f", i)); errors.Is(err, mirror.ErrDamaged) {
+			met++
+		}
+	}
+	t.Log(met, "reads met the damage")
+	for late := time.Now().Add(30 * time.Second); poked.Load() == 0; runtime.Gosched() {
+		if time.Now().After(late) {
+			t.Fatal("not healed, or not said")
+		}
+	}
+	w.want(w.read("/mine/new"), "not on the drive yet")
+	w.poll()
+	for p, ino := range numbers {
+		if e, err := w.s.Resolve(t.Context(), p); err != nil || e.Ino != ino {
+			t.Errorf("%s was inode %d and is %d: %v", p, ino, e.Ino, err)
+		}
+	}
+	w.want(w.read("/theirs/f7"), "Xoreign")
+	w.want(w.read("/theirs/f8"), "foreign")
+	if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 || len(w.s.Status().Events) == 0 {
+		t.Errorf("set aside %q, said %v", aside, w.s.Status().Events)
+	}
+	w.flush()
+	w.want(w.drive("theirs/f7"), "Xoreign")
 }
 
 // TestFolderMadeLater: a wish knows the node of its folder also when the folder

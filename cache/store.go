@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -146,21 +145,13 @@ func (s *Store) openRooms() error {
 		FirstIno:   max(s.journal.MaxIno()+1, firstIno),
 		OwnContent: s.ownContent,
 		BeforeSync: s.o.BeforeSync,
+		Damaged:    s.mirrorBegunAnew,
 		Skipped: func(id, why string) {
 			s.events.add("mirror", "", "a node of the drive cannot be shown: "+why+" ("+id+")")
 		},
 		Logger: s.log,
 	}
 	s.mirror, err = mirror.Open(mo)
-	if errors.Is(err, mirror.ErrDamaged) {
-		aside := mo.Path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
-		if rerr := os.Rename(mo.Path, aside); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
-			return fmt.Errorf("setting the damaged mirror aside: %w", rerr)
-		}
-		s.log.Warn("the mirror was damaged and is built anew", "set_aside", aside, "err", err)
-		s.events.add("mirror", "", "was damaged; set aside as "+aside+" and built anew")
-		s.mirror, err = mirror.Open(mo)
-	}
 	if err != nil {
 		return roomError(err)
 	}

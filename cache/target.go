@@ -45,9 +45,11 @@ func (s *Store) FeedEnd(ctx context.Context) error {
 	return err
 }
 
-// BeginRefresh begins to take everything anew (reset:true); inode numbers, open
-// files and wishes are untouched by it.
-func (s *Store) BeginRefresh(ctx context.Context) error { return s.mirror.BeginRefresh() }
+// BeginRefresh begins to take everything anew; inode numbers, open files and
+// wishes are untouched by it. A first sync goes on behind from.
+func (s *Store) BeginRefresh(ctx context.Context) (from string, err error) {
+	return s.mirror.BeginRefresh()
+}
 
 // ApplyRefresh takes one chunk of the full answer.
 func (s *Store) ApplyRefresh(ctx context.Context, b drive.Batch) error {
@@ -55,7 +57,14 @@ func (s *Store) ApplyRefresh(ctx context.Context, b drive.Batch) error {
 }
 
 // EndRefresh shows what was told anew, and tells the kernel the difference.
-func (s *Store) EndRefresh(ctx context.Context) error { return s.mirror.EndRefresh(s.told) }
+func (s *Store) EndRefresh(ctx context.Context) error {
+	first := !s.mirror.Complete()
+	err := s.mirror.EndRefresh(s.told)
+	if first && err == nil {
+		s.listing.wake()
+	}
+	return err
+}
 
 // AbortRefresh drops what was told anew.
 func (s *Store) AbortRefresh() error { return s.mirror.AbortRefresh() }

@@ -186,12 +186,25 @@ func (w *world) reopen() {
 // poll hears the feed to its end.
 func (w *world) poll() {
 	w.Helper()
-	for b, err := range w.o.Remote.Changes(w.Context(), drive.ChangesRequest{Checkpoint: w.s.Checkpoint(), IncludePurged: true}) {
+	apply, from, first := w.s.Apply, w.s.Checkpoint(), false
+	if first = from == ""; first {
+		apply = w.s.ApplyRefresh
+		var err error
+		if from, err = w.s.BeginRefresh(w.Context()); err != nil {
+			w.Fatal(err)
+		}
+	}
+	for b, err := range w.o.Remote.Changes(w.Context(), drive.ChangesRequest{Checkpoint: from, IncludePurged: true}) {
 		if err != nil {
 			w.Fatal("feed:", err)
 		}
-		if err := w.s.Apply(w.Context(), b); err != nil {
+		if err := apply(w.Context(), b); err != nil {
 			w.Fatal("apply:", err)
+		}
+	}
+	if first {
+		if err := w.s.EndRefresh(w.Context()); err != nil {
+			w.Fatal(err)
 		}
 	}
 	if err := w.s.FeedEnd(w.Context()); err != nil {

@@ -16,6 +16,11 @@ import (
 func (p *Poller) catchUp(ctx context.Context) (told int64, err error) {
 	stuck := 0
 	p.starts = 0
+	if p.refresh == nil && p.from() == "" { // a first sync
+		if err := p.beginRefresh(ctx, false); err != nil {
+			return 0, err
+		}
+	}
 	for {
 		from, starts := p.from(), p.starts
 		n, err := p.answer(ctx, from)
@@ -103,10 +108,11 @@ func (p *Poller) startOver(ctx context.Context) error {
 // beginRefresh begins one in the place of that under way.
 func (p *Poller) beginRefresh(ctx context.Context, renewal bool) error {
 	p.abortRefresh()
-	if err := p.target.BeginRefresh(ctx); err != nil {
-		return fmt.Errorf("beginning to build the mirror anew: %w", err)
+	from, err := p.target.BeginRefresh(ctx)
+	if err != nil {
+		return fmt.Errorf("beginning to take everything anew: %w", err)
 	}
-	p.refresh = &fullAnswer{renewal: renewal}
+	p.refresh = &fullAnswer{renewal: renewal, reached: from}
 	return nil
 }
 
@@ -123,7 +129,7 @@ func (p *Poller) abortRefresh() {
 func (p *Poller) endRefresh(ctx context.Context) error {
 	p.refresh = nil
 	if err := p.target.EndRefresh(ctx); err != nil {
-		return fmt.Errorf("putting the new mirror in place: %w", err)
+		return fmt.Errorf("taking what was told anew: %w", err)
 	}
 	return nil
 }

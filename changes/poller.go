@@ -33,10 +33,10 @@ type Target interface {
 	// yet, then it will be.
 	Refreshed() time.Time
 
-	// BeginRefresh begins to take everything anew. There is one refresh at a
-	// time, which ends with EndRefresh or AbortRefresh; an error of EndRefresh
-	// aborts it.
-	BeginRefresh(ctx context.Context) error
+	// BeginRefresh begins to take everything anew, or, when nothing is known
+	// yet, goes on behind from. There is one refresh at a time, which ends with
+	// EndRefresh or AbortRefresh; an error of EndRefresh aborts it.
+	BeginRefresh(ctx context.Context) (from string, err error)
 	// ApplyRefresh takes a chunk of the full answer. After an error the refresh
 	// is to be aborted.
 	ApplyRefresh(ctx context.Context, b drive.Batch) error

@@ -92,6 +92,8 @@ type state struct {
 	ends       int
 	rebuilds   int
 	side       *side // nil = no refresh
+	resumes    []string
+	resumeAt   string // where a first sync goes on
 	aborted    int
 	fail       error // of the next Apply
 }
@@ -123,15 +125,17 @@ func (s *state) FeedEnd(context.Context) error {
 	return nil
 }
 
-func (s *state) BeginRefresh(context.Context) error {
+func (s *state) BeginRefresh(context.Context) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.side != nil {
-		return errors.New("one is open")
+		return "", errors.New("one is open")
 	}
 	s.rebuilds++
-	s.side = &side{}
-	return nil
+	at := s.resumeAt
+	s.side = &side{ids: s.resumes, checkpoint: at}
+	s.resumes, s.resumeAt = nil, ""
+	return at, nil
 }
 
 func (s *state) Refreshed() time.Time {
@@ -163,7 +167,10 @@ func (s *state) ApplyRefresh(_ context.Context, b drive.Batch) error {
 func (s *state) EndRefresh(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ids, s.checkpoint, s.refreshed = s.side.ids, s.side.checkpoint, time.Now()
+	s.ids, s.refreshed = s.side.ids, time.Now()
+	if s.side.checkpoint != "" {
+		s.checkpoint = s.side.checkpoint
+	}
 	s.side = nil
 	return nil
 }
@@ -249,11 +256,23 @@ func TestAnswers(t *testing.T) {
 		ends     int
 		rebuilds int
 		aborted  int
+		resumeAt string // of a first sync of which "kept" is there
 	}{
 		{
-			name:    "first sync goes into the target",
+			name:    "first sync",
 			answers: []answer{{batches: []drive.Batch{reset(batch("c1", "a")), batch("c2", "b")}}},
-			asked:   []string{""}, ids: []string{"a", "b"}, end: "c2", ends: 1,
+			asked:   []string{""}, ids: []string{"a", "b"}, end: "c2", ends: 1, rebuilds: 1,
+		}, {
+			name: "a first sync that does not say reset", answers: []answer{{batches: []drive.Batch{batch("c1", "a")}}},
+			asked: []string{""}, ids: []string{"a"}, end: "c1", ends: 1, rebuilds: 1,
+		}, {
+			name: "a first sync goes on after a restart", resumeAt: "c7",
+			answers: []answer{{batches: []drive.Batch{batch("c8", "b")}}},
+			asked:   []string{"c7"}, ids: []string{"kept", "b"}, end: "c8", ends: 1, rebuilds: 1,
+		}, {
+			name: "and is told from the start", resumeAt: "c7",
+			answers: []answer{{batches: []drive.Batch{reset(batch("r1", "a"))}}},
+			asked:   []string{"c7"}, ids: []string{"a"}, end: "r1", ends: 1, rebuilds: 2, aborted: 1,
 		}, {
 			name: "news", from: "c2",
 			answers: []answer{{batches: []drive.Batch{batch("c3", "b")}}},
@@ -269,7 +288,7 @@ func TestAnswers(t *testing.T) {
 				{batches: []drive.Batch{batch("c3", "c")}, err: cut},
 				{batches: []drive.Batch{batch("c4", "d")}},
 			},
-			asked: []string{"", "c2", "c3"}, ids: []string{"a", "b", "c", "d"}, end: "c4", ends: 1,
+			asked: []string{"", "c2", "c3"}, ids: []string{"a", "b", "c", "d"}, end: "c4", ends: 1, rebuilds: 1,
 		}, {
 			name: "cut at the same place for a while", from: "c1",
 			answers: []answer{{err: cut}, {err: cut}, {batches: []drive.Batch{batch("c2", "b")}}},
@@ -334,6 +353,9 @@ func TestAnswers(t *testing.T) {
 				if tt.from != "" {
 					s.ids = []string{"old"}
 				}
+				if s.resumeAt = tt.resumeAt; tt.resumeAt != "" {
+					s.resumes = []string{"kept"}
+				}
 				p := run(t, f, s, tt.o)
 				refresh(t, p)
 				wantIDs(t, s, tt.ids...)
@@ -360,7 +382,6 @@ func TestRefreshFails(t *testing.T) {
 			if err := p.Refresh(t.Context()); !errors.Is(err, kind) {
 				t.Errorf("refresh: %v, want %v", err, kind)
 			}
-			wantIDs(t, s, "a") // what came before is good
 			if st := p.Status(); !errors.Is(st.Err, kind) || s.ends != 0 {
 				t.Errorf("status %+v after %d ends", st, s.ends)
 			}
@@ -368,6 +389,7 @@ func TestRefreshFails(t *testing.T) {
 			if st := p.Status(); st.Err != nil {
 				t.Errorf("healed, and still %v", st.Err)
 			}
+			wantIDs(t, s, "a") // what came before is good
 		})
 	}
 }

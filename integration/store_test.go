@@ -169,10 +169,18 @@ func (b *bare) poll() {
 
 func (b *bare) hear() error {
 	ctx := context.Background()
-	anew := false
-	for batch, err := range b.client.Changes(ctx, drive.ChangesRequest{Checkpoint: b.s.Checkpoint(), IncludePurged: true}) {
-		if err == nil && batch.Reset && b.s.Checkpoint() != "" && !anew {
-			anew, err = true, b.s.BeginRefresh(ctx)
+	from := b.s.Checkpoint()
+	anew := from == ""
+	if anew {
+		var err error
+		if from, err = b.s.BeginRefresh(ctx); err != nil {
+			return err
+		}
+	}
+	for batch, err := range b.client.Changes(ctx, drive.ChangesRequest{Checkpoint: from, IncludePurged: true}) {
+		if err == nil && batch.Reset && !anew {
+			anew = true
+			_, err = b.s.BeginRefresh(ctx)
 		}
 		switch {
 		case err != nil:

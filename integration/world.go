@@ -223,11 +223,18 @@ func (w *World) Poll() {
 // hear is the poller's round without its clock.
 func (w *World) hear(ctx context.Context) {
 	w.Helper()
-	anew := false
-	for b, err := range w.Client.Changes(ctx, drive.ChangesRequest{Checkpoint: w.Store.Checkpoint(), IncludePurged: true}) {
+	from := w.Store.Checkpoint()
+	anew := from == ""
+	if anew {
+		var err error
+		from, err = w.Store.BeginRefresh(ctx)
 		w.must(err)
-		if b.Reset && w.Store.Checkpoint() != "" && !anew {
-			anew, err = true, w.Store.BeginRefresh(ctx)
+	}
+	for b, err := range w.Client.Changes(ctx, drive.ChangesRequest{Checkpoint: from, IncludePurged: true}) {
+		w.must(err)
+		if b.Reset && !anew {
+			anew = true
+			_, err = w.Store.BeginRefresh(ctx)
 			w.must(err)
 		}
 		if anew {

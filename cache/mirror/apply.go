@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/drivefs/drivefs/drive"
 )
@@ -44,8 +48,12 @@ func (w *wtx) apply(nodes []drive.Node) error {
 	}
 	for i := range list {
 		if p := list[i].n.Parents; len(p) > 0 && list[i].ino != RootIno {
-			home, _, _ := w.lookup(p[0])
-			list[i].home = home
+			var err error
+			if w.full == nil {
+				list[i].home, _ = w.lookup(p[0])
+			} else if list[i].home, err = w.parent(p[0]); err != nil {
+				return err // of many nodes each has to be put behind the one before
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b work) int { return cmp.Or(cmp.Compare(a.home, b.home), cmp.Compare(a.ino, b.ino)) })
@@ -62,7 +70,7 @@ func wins(n, o *drive.Node) bool {
 	if (n.Status == drive.Purged) != (o.Status == drive.Purged) {
 		return n.Status == drive.Purged
 	}
-	return cmp.Or(cmp.Compare(n.Version, o.Version), cmp.Compare(rankOf(n), rankOf(o))) >= 0
+	return cmp.Or(cmp.Compare(n.Version, o.Version), cmp.Compare(stateAs(n), stateAs(o))) >= 0
 }
 
 // admit finds or gives the number of a node. ok=false: it is nothing we keep.
@@ -84,8 +92,8 @@ func (w *wtx) admit(n *drive.Node) (ino Ino, isNew, ok bool, err error) {
 	if n.Kind != drive.File && n.Kind != drive.Folder && n.Status != drive.Purged {
 		// Assets and kinds to come: not kept, unless it was something else
 		// before, or is known as a parent.
-		ino, here, _ := w.lookup(n.ID)
-		return ino, false, here && ino != RootIno, nil
+		ino, known := w.lookup(n.ID)
+		return ino, false, known && ino != RootIno, nil
 	}
 	ino, isNew, err = w.assign(n.ID)
 	return ino, isNew, ino != RootIno, err
@@ -154,31 +162,31 @@ func (w *wtx) setRoot(id string) error {
 	if err := w.meta.Put([]byte(keyRoot), []byte(id)); err != nil {
 		return err
 	}
-	old, here, _ := w.lookup(id)
-	if here {
+	if old, known := w.lookup(id); known {
 		return w.reinode(id, old, RootIno)
 	}
-	return w.bind(id, RootIno)
+	w.bind(id, RootIno)
+	return nil
 }
 
 // isNews decides by version, then by state, whether n may change what is known.
-func (w *wtx) isNews(n *drive.Node, cur *entry) bool {
+func (w *wtx) isNews(n *drive.Node, cur *entry, src source) bool {
 	if n.Status == drive.Purged {
-		return cur.rank != rankPurged
+		return cur.state != statePurged
 	}
-	if w.src == sourceRepair {
+	if src == sourceRepair {
 		return true
 	}
 	if n.Version != cur.Version && n.Version != 0 {
 		return n.Version > cur.Version
 	}
-	r := rankOf(n)
-	if r != cur.rank {
+	st := stateAs(n)
+	if st != cur.state {
 		// By id the service is always right. Else death wins over life, since
 		// listings show the dead for a while, and life over not yet born.
-		return w.src == sourceAnswer && cur.rank != rankPurged || r > cur.rank
+		return src == sourceAnswer && cur.state != statePurged || st > cur.state
 	}
-	return r == rankLive
+	return st == stateLive
 }
 
 // purgedVersion: no news brings back what was purged.
@@ -186,61 +194,42 @@ const purgedVersion = 1<<63 - 1
 
 // upsert applies one node told by the service.
 func (w *wtx) upsert(n *drive.Node, ino Ino, isNew bool) error {
-	w.wrote++
 	var cur entry
-	var live, hidden bool
+	src := w.src
+	if w.full != nil {
+		src = w.full.sourceFor(ino)
+	}
 	if !isNew {
-		var err error
-		if live, hidden, err = w.load(ino, &cur); err != nil {
-			return err
-		}
-		if (live || hidden) && ino != RootIno && !w.isNews(n, &cur) {
-			return nil
-		}
-		if ino == RootIno && live && n.Version < cur.Version && w.src != sourceRepair {
-			return nil
-		}
-	}
-	known := live || hidden
-	if !known && w.from != nil {
-		// In a rebuild the past is in the live file.
-		var err error
-		if known, err = w.from.entry(ino, &cur); err != nil {
+		if _, err := w.load(ino, &cur); err != nil {
 			return err
 		}
 	}
-	r := rankOf(n)
+	live, known := cur.state == stateLive, cur.state.known()
+	if ino == RootIno && live && n.Version < cur.Version && src != sourceRepair || ino != RootIno && known && !w.isNews(n, &cur, src) {
+		return nil
+	}
+	st := stateAs(n)
 	if ino == RootIno {
-		r = rankLive
+		st = stateLive
 	}
-	if r != rankLive && !live && !hidden && n.Kind != drive.File && n.Kind != drive.Folder && n.Status != drive.Purged {
-		return nil // an asset known as somebody's parent; stays a ghost
+	if st != stateLive && !known && n.Kind != drive.File && n.Kind != drive.Folder && n.Status != drive.Purged {
+		return nil // an asset known as somebody's parent; stays a placeholder
 	}
-	next, err := w.build(n, ino, &cur, known, live || hidden)
+	next, err := w.build(n, ino, &cur, known)
 	if err != nil {
 		return err
 	}
-	if !live && !hidden && !isNew {
-		if err := w.ghost.Delete(be(ino)); err != nil {
-			return err
-		}
+	if next.state = st; st != stateLive {
+		return w.hide(next, &cur)
 	}
-	if r != rankLive {
-		next.rank = r
-		return w.hide(next, &cur, live)
-	}
-	if hidden {
-		if err := w.tomb.Delete(be(ino)); err != nil {
-			return err
-		}
-	}
-	return w.place(next, &cur, live, isNew)
+	return w.place(next, &cur, isNew)
 }
 
-// build makes the entry that n describes. cur is what is known already, here
-// or, in a rebuild, in the live file.
-func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entry, error) {
-	e := &entry{rank: rankLive}
+// build makes the entry that n describes. cur is what is known already. The
+// entry is valid until the next is built, unless clone is called.
+func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known bool) (*entry, error) {
+	e := &w.built
+	*e = entry{raw: e.raw[:0]}
 	e.Ino = ino
 	e.ID = n.ID
 	e.Folder = n.Kind == drive.Folder
@@ -257,11 +246,11 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 	if n.Status == drive.Purged {
 		// Only id and status may be relied on (API §9.3), and nothing else is
 		// worth to be kept: it never comes back.
-		p := &entry{rank: rankPurged}
+		p := e
 		p.Ino, p.ID, p.Version, p.Folder, p.Seen = ino, n.ID, purgedVersion, known && cur.Folder, w.now
 		return p, nil
 	}
-	if known && n.Name == "" && rankOf(n) > rankLive {
+	if known && n.Name == "" && stateAs(n) > stateLive {
 		e.Name, e.Folder, e.Created = cur.Name, cur.Folder, cur.Created
 	}
 	if !e.Folder {
@@ -271,7 +260,7 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 			e.Content, e.Size, e.MD5, e.ContentType = cur.Content, cur.Size, cur.MD5, cur.ContentType
 		}
 	}
-	if known {
+	if e.Gen = w.m.firstGen; known {
 		e.Gen = cur.Gen
 		e.Props, e.PropsVersion = cur.Props, cur.PropsVersion
 		if contentDiffers(cur, e) && !w.own && (w.m.o.OwnContent == nil || !w.m.o.OwnContent(n.ID, e.Size, e.MD5)) {
@@ -298,9 +287,9 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known, here bool) (*entr
 			e.raw = append(e.raw, p)
 		}
 	}
-	if len(n.Parents) == 0 && here && (w.src != sourceFeed && w.src != sourceListing || rankOf(n) > rankLive) {
+	if len(n.Parents) == 0 && known && (w.full == nil && w.src != sourceFeed && w.src != sourceListing || stateAs(n) > stateLive) {
 		// Some answers leave them out; only the feed tells that there are none.
-		e.raw = slices.Clone(cur.raw)
+		e.raw = append(e.raw, cur.raw...)
 	}
 	return e, nil
 }
@@ -316,45 +305,38 @@ func contentDiffers(a, b *entry) bool {
 	return a.Content != b.Content || a.Size != b.Size || a.MD5 != "" && b.MD5 != "" && a.MD5 != b.MD5
 }
 
-// place writes a live node to where it belongs now.
-func (w *wtx) place(e, cur *entry, live, isNew bool) error {
+// place writes a live node to where it belongs now. cur is what it was.
+func (w *wtx) place(e, cur *entry, isNew bool) error {
+	live := cur.state == stateLive
 	keepName := false
 	if live {
 		keepName = e.Name == cur.Name || !isCut(e.Name) && !isCut(cur.Name) && Fold(e.Name) == Fold(cur.Name)
 		if keepName && slices.Equal(e.raw, cur.raw) {
-			e.level = cur.level
 			return w.rewrite(e, cur)
 		}
 		w.touchLive(cur)
 	} else {
-		t := w.touch(e.Ino)
-		if isNew {
-			t.made = e
-		}
 		w.nodes++
-	}
-	delete(w.dirs, e.Ino)
-	if e.Ino == RootIno {
-		w.root = true
+		if !w.unseen(e, cur) {
+			if t := w.touch(e.Ino); isNew {
+				t.made = e.clone()
+			}
+		}
 	}
 	if len(e.raw) > 1 || live && len(cur.raw) > 1 {
 		if err := w.noteMulti(e, true); err != nil {
 			return err
 		}
 	}
-	levels := make([]uint8, len(e.raw))
 	if live {
 		for _, dir := range cur.raw {
-			i := slices.Index(e.raw, dir)
-			level := levelIn(w.node, cur, dir)
-			if i >= 0 && keepName {
-				levels[i] = level
-				continue
+			stays := slices.Contains(e.raw, dir)
+			if !stays || !keepName {
+				if err := w.unclaim(cur, dir); err != nil {
+					return err
+				}
 			}
-			w.unclaim(cur, dir, level)
-		}
-		for _, dir := range cur.raw {
-			if !slices.Contains(e.raw, dir) || dir == cur.home() && dir != e.home() {
+			if !stays || dir == cur.home() && dir != e.home() {
 				if err := w.node.Delete(key2(nil, dir, e.Ino)); err != nil {
 					return err
 				}
@@ -368,30 +350,39 @@ func (w *wtx) place(e, cur *entry, live, isNew bool) error {
 	}
 	for i, dir := range e.raw {
 		if !live || !keepName || !slices.Contains(cur.raw, dir) {
-			w.claim(e, dir, 0)
+			w.claim(e, dir)
 		}
 		if i > 0 {
-			link := w.keep(appendLink(nil, levels[i], e.home()))
+			link := w.keep(appendLink(nil, e.home()))
 			if err := w.node.Put(key2(nil, dir, e.Ino), link); err != nil {
 				return err
 			}
 		}
 	}
-	if len(levels) > 0 {
-		e.level = levels[0]
+	w.setLive(e)
+	return w.put(e)
+}
+
+// unseen reports whether nobody can know that e was not there: during the first
+// sync who looks at a folder has it listed.
+func (w *wtx) unseen(e, cur *entry) bool {
+	if w.full == nil || w.complete || cur.state.known() {
+		return false
 	}
-	if !live || cur.home() != e.home() {
-		var kb [8]byte
-		if err := w.home.Put(binary.BigEndian.AppendUint64(kb[:0], e.Ino), w.keep(be(e.home()))); err != nil {
-			return err
+	for _, dir := range e.raw {
+		if flags, _, ok := liveAt(w.of(dir)); ok && flags&flagIsListed != 0 {
+			return false
 		}
 	}
-	return w.put(e)
+	return true
 }
 
 // put writes a record to its home.
 func (w *wtx) put(e *entry) error {
-	w.enc = appendRecord(w.enc[:0], e, &w.f.table)
+	if e.Ino == RootIno {
+		w.root = e.clone()
+	}
+	w.enc = appendRecord(w.enc[:0], e)
 	var kb [16]byte
 	return w.node.Put(key2(kb[:0], e.home(), e.Ino), w.keep(w.enc))
 }
@@ -400,7 +391,7 @@ func (w *wtx) put(e *entry) error {
 // but the day of Seen differs: then it is no change, and on the same day not
 // even a write.
 func (w *wtx) rewrite(e, cur *entry) error {
-	w.enc = appendRecord(w.enc[:0], e, &w.f.table)
+	w.enc = appendRecord(w.enc[:0], e)
 	var kb [16]byte
 	k := key2(kb[:0], e.home(), e.Ino)
 	old := w.node.Get(k)
@@ -409,47 +400,48 @@ func (w *wtx) rewrite(e, cur *entry) error {
 	}
 	if len(old) < seenLen || !bytes.Equal(old[:len(old)-seenLen], w.enc[:len(w.enc)-seenLen]) {
 		w.touchLive(cur)
-		delete(w.dirs, e.Ino)
-		w.root = w.root || e.Ino == RootIno
+	}
+	if e.Folder != cur.Folder {
+		w.setLive(e)
+		if err := w.noteMulti(e, true); err != nil {
+			return err
+		}
 	}
 	return w.node.Put(k, w.keep(w.enc))
 }
 
 // hide takes a node out of all its folders and keeps it as a tombstone.
-func (w *wtx) hide(e, cur *entry, live bool) error {
-	if live {
+func (w *wtx) hide(e, cur *entry) error {
+	if cur.state == stateLive {
 		w.touchLive(cur)
 		if err := w.unplace(cur); err != nil {
 			return err
 		}
 		w.nodes--
 	}
-	e.level = 0
-	return w.tomb.Put(be(e.Ino), appendTomb(nil, e, w.now, &w.f.table))
+	w.set(e.Ino, appendHidden(nil, e, w.now))
+	return nil
 }
 
-// unplace removes all that makes a live node visible.
+// unplace removes all that makes a live node visible but its state.
 func (w *wtx) unplace(cur *entry) error {
-	delete(w.dirs, cur.Ino)
 	if len(cur.raw) > 1 {
 		if err := w.noteMulti(cur, false); err != nil {
 			return err
 		}
 	}
 	for _, dir := range cur.raw {
-		w.unclaim(cur, dir, levelIn(w.node, cur, dir))
-	}
-	for _, dir := range cur.raw {
+		if err := w.unclaim(cur, dir); err != nil {
+			return err
+		}
 		if err := w.node.Delete(key2(nil, dir, cur.Ino)); err != nil {
 			return err
 		}
 	}
 	if len(cur.raw) == 0 {
-		if err := w.node.Delete(key2(nil, 0, cur.Ino)); err != nil {
-			return err
-		}
+		return w.node.Delete(key2(nil, 0, cur.Ino))
 	}
-	return w.home.Delete(be(cur.Ino))
+	return nil
 }
 
 // reinode gives everything known as from, children included, the number to.
@@ -461,42 +453,31 @@ func (w *wtx) reinode(id string, from, to Ino) error {
 		return err
 	}
 	var cur entry
-	live, hidden, err := w.load(from, &cur)
-	if err != nil {
+	if _, err := w.load(from, &cur); err != nil {
 		return err
 	}
+	flags, _, live := liveAt(w.of(from))
 	if live {
 		w.touchLive(&cur)
 		if err := w.unplace(&cur); err != nil {
 			return err
 		}
 	}
-	if err := w.ghost.Delete(be(from)); err != nil {
-		return err
+	hidden := w.of(from)
+	w.set(from, nil)
+	w.bind(id, to)
+	if at, ok := w.m.recent[from]; ok {
+		w.m.recent[to] = at
 	}
-	if err := w.tomb.Delete(be(from)); err != nil {
-		return err
+	if f := w.m.full; f != nil {
+		for _, set := range []*bits{&f.told, &f.beside} {
+			if set.has(from) {
+				set.add(to)
+			}
+		}
 	}
-	delete(w.dirs, from)
-	delete(w.dirs, to)
-	if w.bulk {
-		w.fresh[id] = to
-	}
-	// Into the bucket in any case: a killed first load finds only numbers
-	// above a mark again, and this one may be old.
-	if err := w.id.Put([]byte(id), w.keep(binary.AppendUvarint(nil, to))); err != nil {
-		return err
-	}
-	if !(live || hidden) || cur.Folder {
+	if !cur.state.known() || cur.Folder {
 		if err := w.moveChildren(from, to); err != nil {
-			return err
-		}
-	}
-	if v := w.listed.Get(be(from)); v != nil {
-		if err := w.listed.Put(be(to), []byte{1}); err != nil {
-			return err
-		}
-		if err := w.listed.Delete(be(from)); err != nil {
 			return err
 		}
 	}
@@ -509,54 +490,38 @@ func (w *wtx) reinode(id string, from, to Ino) error {
 			next.raw = nil
 		}
 		w.nodes--
-		return w.place(&next, &entry{}, false, false)
-	case hidden:
-		return w.tomb.Put(be(to), appendTomb(nil, &next, w.now, &w.f.table))
+		if err := w.place(&next, &entry{}, false); err != nil || flags&flagIsListed == 0 {
+			return err
+		}
+		w.setListed(to)
+	case cur.state.hidden():
+		w.set(to, appendHidden(nil, &next, hiddenSince(hidden)))
+	default:
+		w.set(to, appendPlaceholder(nil, id))
 	}
-	return w.ghost.Put(be(to), []byte(id))
+	return nil
 }
 
 // vacate makes sure that no other node has the number ino: a hidden one gets
 // another, a live one is a mistake of the caller.
 func (w *wtx) vacate(ino Ino, id string) error {
 	var e entry
-	live, hidden, err := w.load(ino, &e)
+	st, err := w.load(ino, &e)
 	switch {
-	case err != nil:
+	case err != nil || st == stateUnknown || e.ID == id:
 		return err
-	case live && e.ID != id:
+	case st == stateLive:
 		return fmt.Errorf("inode %d belongs to the live node %s, not to %s: %w", ino, e.ID, id, ErrBound)
-	case hidden && e.ID != id:
-		other, err := w.newIno()
-		if err != nil {
-			return err
-		}
-		return w.reinode(e.ID, ino, other)
-	case !live && !hidden:
-		if g := w.ghost.Get(be(ino)); g != nil && string(g) != id {
-			other, err := w.newIno()
-			if err != nil {
-				return err
-			}
-			return w.reinode(string(g), ino, other)
-		}
 	}
-	return nil
+	other, err := w.newIno()
+	if err != nil {
+		return err
+	}
+	return w.reinode(e.ID, ino, other)
 }
 
 // moveChildren moves the entries of one folder to another number.
 func (w *wtx) moveChildren(from, to Ino) error {
-	type kv struct{ k, v []byte }
-	collect := func(c interface {
-		Seek([]byte) ([]byte, []byte)
-		Next() ([]byte, []byte)
-	}) (list []kv) {
-		prefix := be(from)
-		for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			list = append(list, kv{bytes.Clone(k), bytes.Clone(v)})
-		}
-		return list
-	}
 	// What is waiting to be claimed goes along.
 	for i := range w.claims {
 		if binary.BigEndian.Uint64(w.claims[i].key) == from {
@@ -564,114 +529,115 @@ func (w *wtx) moveChildren(from, to Ino) error {
 			binary.BigEndian.PutUint64(w.claims[i].key, to)
 		}
 	}
-	for _, x := range collect(w.name.Cursor()) {
-		if err := w.name.Delete(x.k); err != nil {
-			return err
-		}
-		k := append(be(to), x.k[8:]...)
-		if err := w.name.Put(k, x.v); err != nil {
-			return err
+	for _, b := range []*bolt.Bucket{w.name, w.level.Bucket} {
+		for _, x := range withPrefix(b, be(from)) {
+			if err := errors.Join(b.Delete(x.k), b.Put(append(be(to), x.k[8:]...), x.v)); err != nil {
+				return err
+			}
 		}
 	}
-	for _, x := range collect(w.node.Cursor()) {
+	for _, x := range withPrefix(w.node.Bucket, be(from)) {
 		child := binary.BigEndian.Uint64(x.k[8:])
-		if err := w.node.Delete(x.k); err != nil {
-			return err
-		}
-		if err := w.node.Put(key2(nil, to, child), x.v); err != nil {
+		if err := errors.Join(w.node.Delete(x.k), w.node.Put(key2(nil, to, child), x.v)); err != nil {
 			return err
 		}
 		if t := w.seen[child]; t != nil {
 			t.made = nil
 		}
-		if x.v[0] == tagRecord {
-			if err := w.home.Put(be(child), be(to)); err != nil {
+		home, link := decodeLink(x.v)
+		if !link {
+			home = to
+		}
+		var e entry
+		if err := decodeRecord(w.node.Get(key2(nil, home, child)), home, child, &e); err != nil {
+			return err
+		}
+		if link {
+			e.raw[slices.Index(e.raw, from)] = to
+			if err := w.put(&e); err != nil {
 				return err
-			}
-			var e entry
-			if err := decodeRecord(x.v, to, child, w.f.table.strs, &e); err != nil {
-				return err
-			}
-			for _, p := range e.raw[1:] { // links tell where the record is
-				if err := w.node.Put(key2(nil, p, child), appendLink(nil, levelIn(w.node, &e, p), to)); err != nil {
-					return err
-				}
 			}
 			continue
 		}
-		_, home, _ := decodeLink(x.v)
-		var e entry
-		if err := decodeRecord(w.node.Get(key2(nil, home, child)), home, child, w.f.table.strs, &e); err != nil {
-			return err
-		}
-		for i, p := range e.raw {
-			if p == from {
-				e.raw[i] = to
+		w.setLive(&e)
+		for _, p := range e.raw[1:] { // links tell where the record is
+			if err := w.node.Put(key2(nil, p, child), appendLink(nil, to)); err != nil {
+				return err
 			}
 		}
-		if err := w.put(&e); err != nil {
-			return err
-		}
 	}
-	// Tombstones name their folders too; they are few beside this.
-	return w.moveTombs(from, to)
+	return w.moveHidden(from, to)
 }
 
-func (w *wtx) moveTombs(from, to Ino) error {
-	var changed []entry
-	var at []time.Time
-	c := w.tomb.Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
+type pair struct{ k, v []byte }
+
+// withPrefix is a copy of a part of a bucket.
+func withPrefix(b *bolt.Bucket, prefix []byte) (list []pair) {
+	c := b.Cursor()
+	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		list = append(list, pair{bytes.Clone(k), bytes.Clone(v)})
+	}
+	return list
+}
+
+// moveHidden: what is hidden names its folders too. It is looked for among all
+// inodes, since a folder gets another number next to never.
+func (w *wtx) moveHidden(from, to Ino) error {
+	move := func(ino Ino, v []byte) error {
+		if !stateOf(v).hidden() {
+			return nil
+		}
 		var e entry
-		hidden, err := decodeTomb(v, binary.BigEndian.Uint64(k), w.f.table.strs, &e)
-		if err != nil {
+		if err := decodeHidden(v, ino, &e); err != nil {
 			return err
 		}
 		if i := slices.Index(e.raw, from); i >= 0 {
 			e.raw[i] = to
-			changed = append(changed, e)
-			at = append(at, hidden)
+			w.set(ino, appendHidden(nil, &e, hiddenSince(v)))
+		}
+		return nil
+	}
+	for ino, v := range maps.Clone(w.over) {
+		if err := move(ino, v); err != nil {
+			return err
 		}
 	}
-	for i := range changed {
-		if err := w.tomb.Put(be(changed[i].Ino), appendTomb(nil, &changed[i], at[i], &w.f.table)); err != nil {
+	c := w.inode.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		ino := binary.BigEndian.Uint64(k)
+		if _, over := w.over[ino]; over {
+			continue
+		}
+		if err := move(ino, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// prune forgets tombstones older than before, at most pruneMax, and returns how
-// many. What is in the trash stays until it is purged, and so do folders whose
-// children wait for them to come back.
-func (w *wtx) prune(before time.Time) (int, error) {
-	type old struct {
-		ino Ino
-		id  string
-	}
-	var list []old
-	c := w.tomb.Cursor()
-	for k, v := c.First(); k != nil && len(list) < pruneMax; k, v = c.Next() {
+// prune forgets tombstones older than before, looking at pruneMax inodes from
+// the number from on, and returns where to go on, 0 = at the end. What is in the
+// trash stays until it is purged, and so do folders whose children wait for them
+// to come back.
+func (w *wtx) prune(from Ino, before time.Time) (Ino, error) {
+	c := w.inode.Cursor()
+	n := 0
+	for k, v := c.Seek(be(from)); k != nil; k, v = c.Next() {
 		ino := binary.BigEndian.Uint64(k)
-		if rk, hidden := tombHead(v); rk == rankTrash || !hidden.Before(before) || w.hasChildren(ino) {
+		if n++; n > pruneMax {
+			return ino, nil
+		}
+		if st := stateOf(v); !st.hidden() || st == stateTrash || !hiddenSince(v).Before(before) || w.hasChildren(ino) {
 			continue
 		}
 		var e entry
-		if _, err := decodeTomb(v, ino, w.f.table.strs, &e); err != nil {
+		if err := decodeHidden(v, ino, &e); err != nil {
 			return 0, err
 		}
-		list = append(list, old{ino, e.ID})
+		w.set(ino, nil)
+		w.bind(e.ID, 0)
 	}
-	for _, o := range list {
-		if err := w.tomb.Delete(be(o.ino)); err != nil {
-			return 0, err
-		}
-		if err := w.id.Delete([]byte(o.id)); err != nil {
-			return 0, err
-		}
-		w.forget = append(w.forget, o.id)
-	}
-	return len(list), nil
+	return 0, nil
 }
 
 func (w *wtx) hasChildren(ino Ino) bool {

@@ -42,9 +42,7 @@ func (m *Mirror) Check(ctx context.Context) []error {
 		c.run()
 		return ctx.Err()
 	})
-	if errors.Is(err, ErrDamaged) {
-		c.f.condemn(err)
-	}
+	m.noteDamage(c.f, err)
 	if err != nil {
 		c.errs = append(c.errs, err)
 	}
@@ -81,12 +79,8 @@ func (c *checker) begin() (data []byte, end func(), err error) {
 		return nil, nil, fmt.Errorf("reading %s: %w", f.path, err)
 	}
 	c.f, c.tx = f, tx
-	c.v = view{tx: tx, node: often(tx, bNode), home: often(tx, bHome), strs: *f.strs.Load(), loan: &loan{}}
-	c.name, c.tomb, c.ghost = often(tx, bName), often(tx, bTomb), often(tx, bGhost)
-	c.multi, c.index = often(tx, bMulti), often(tx, bID)
-	if ids := f.ids.Load(); ids != nil {
-		c.held = ids.clone()
-	}
+	c.v = view{tx: tx, node: often(tx, bNode), inode: often(tx, bInode), level: often(tx, bLevel), loan: &loan{}}
+	c.name, c.index = often(tx, bName), often(tx, bID)
 	m.inos.mu.Lock()
 	c.limit = m.inos.limit
 	m.inos.mu.Unlock()
@@ -103,13 +97,9 @@ type checker struct {
 	tx    *bolt.Tx
 	v     view // what it reads is valid until it reads the next
 	name  bucket
-	tomb  bucket
-	ghost bucket
-	multi bucket
-	index bucket   // id → number
-	held  *idTable // … of those that a first load holds in memory; nil = none
-	limit Ino      // no number at or above it was handed out
-	known int      // nodes of which the file knows: live, hidden, ghosts
+	index bucket // id → number
+	limit Ino    // no number at or above it was handed out
+	known int    // inodes of which the file knows something
 	live  int64
 	seen  int
 	errs  []error
@@ -127,11 +117,11 @@ func (c *checker) add(format string, args ...any) {
 }
 
 func (c *checker) run() {
-	c.checkHomes()
+	c.checkInodes()
 	c.checkNodes()
-	c.checkHidden()
 	c.checkIDs()
 	c.checkNames()
+	c.checkLevels()
 	c.checkRoot()
 	c.checkCycles()
 }
@@ -148,93 +138,60 @@ func (c *checker) each(bucket []byte, fn func(k, v []byte)) {
 	})
 }
 
-// number is what the index says of an id, 0 = nothing.
-func (c *checker) number(id string) Ino {
-	if c.held != nil {
-		if ino, ok := c.held.get(id); ok {
-			return ino
-		}
-	}
-	ino, _ := number(c.index.Get([]byte(id)))
-	return ino
-}
-
-// know: what is known of ino is of id, and the index says the same.
-func (c *checker) know(what string, ino Ino, id string) {
-	c.known++
-	if at := c.number(id); at != ino {
-		c.add("%s %d of %q, its index entry is of %d", what, ino, id, at)
-	}
-	if ino >= c.limit {
-		c.add("inode %d of %s was never reserved (limit %d)", ino, id, c.limit)
-	}
-}
-
 // checkIDs: the index has no entry but those of what is known. Each of these has
-// its own, so as many are right.
+// its own (checkInodes), so as many are right.
 func (c *checker) checkIDs() {
 	n := 0
-	count := func(id []byte, ino Ino) {
-		n++
-		var e entry
-		switch ok, err := c.v.entry(ino, &e); {
-		case err != nil:
-			c.add("inode %d: %w", ino, err)
-		case ok && e.ID == string(id):
-		case string(c.ghost.Get(be(ino))) == string(id):
-		default:
-			v := c.tomb.Get(be(ino))
-			if v == nil {
-				c.add("inode %d of %q is neither live nor hidden nor a ghost", ino, id)
-			} else if _, err := decodeTomb(v, ino, c.v.strs, &e); err != nil || e.ID != string(id) {
-				c.add("inode %d is hidden as %q, an index entry says %q", ino, e.ID, id)
-			}
-		}
-	}
-	if c.held != nil {
-		c.held.each(func(id []byte, ino Ino) { count(id, ino) })
-	}
 	c.each(bID, func(k, v []byte) {
+		n++
 		ino, ok := number(v)
-		if !ok {
-			c.add("id %q has no number", k)
+		var e entry
+		if st, err := c.v.load(ino, &e); !ok || err != nil || st == stateUnknown || e.ID != string(k) {
+			c.add("inode %d of %q is of %q: %v", ino, k, e.ID, err)
 		}
-		if c.held != nil {
-			if _, twice := c.held.get(string(k)); twice {
-				return
-			}
-		}
-		count(k, ino)
 	})
 	if n != c.known && c.ctx.Err() == nil {
-		c.add("%d ids in the index, %d nodes", n, c.known)
+		c.add("%d ids in the index, %d inodes", n, c.known)
 	}
 }
 
-// checkHomes: every live node has a record where its home says, and its id.
-func (c *checker) checkHomes() {
-	c.each(bHome, func(k, _ []byte) {
-		c.live++
+// checkInodes: every inode is something, and its id is of it.
+func (c *checker) checkInodes() {
+	multi := multiOf(c.tx.Bucket(bMeta))
+	c.each(bInode, func(k, val []byte) {
+		c.known++
 		ino := binary.BigEndian.Uint64(k)
 		var e entry
-		if ok, err := c.v.entry(ino, &e); err != nil || !ok {
+		st, err := c.v.load(ino, &e)
+		if err != nil || st == stateUnknown {
 			c.add("inode %d: %w", ino, errors.Join(err, ErrDamaged))
 			return
 		}
-		c.know("inode", ino, e.ID)
-		if has := c.multi.Get(k) != nil; has != (e.Folder && len(e.raw) > 1) {
-			c.add("inode %d with parents %d in the list of folders with several: %v", ino, e.raw, has)
+		if at, _ := number(c.index.Get([]byte(e.ID))); at != ino {
+			c.add("inode %d of %q, its index entry is of %d", ino, e.ID, at)
+		}
+		if ino >= c.limit {
+			c.add("inode %d of %s was never reserved (limit %d)", ino, e.ID, c.limit)
+		}
+		if st != stateLive {
+			return
+		}
+		c.live++
+		flags, home, _ := liveAt(val)
+		isMulti := e.Folder && len(e.raw) > 1
+		if home != e.home() || flags&flagIsFolder != 0 != e.Folder || flags&flagIsMulti != 0 != isMulti || slices.Contains(multi, ino) != isMulti {
+			c.add("inode %d with parents %d, folder %v, has flags %x in %d", ino, e.raw, e.Folder, flags, home)
 		}
 		for i, p := range e.raw {
 			if slices.Index(e.raw, p) != i || p == ino {
 				c.add("inode %d has parents %d", ino, e.raw)
 			}
 			if i > 0 {
-				if _, home, ok := decodeLink(c.v.node.Get(key2(nil, p, ino))); !ok || home != e.home() {
+				if home, ok := decodeLink(c.v.node.Get(key2(nil, p, ino))); !ok || home != e.home() {
 					c.add("inode %d has no link in %d", ino, p)
 				}
 			}
-			if c.v.home.Get(be(p)) == nil && c.tomb.Get(be(p)) == nil && c.ghost.Get(be(p)) == nil {
+			if c.v.of(p) == nil {
 				c.add("inode %d is in %d, which is nothing", ino, p)
 			}
 		}
@@ -242,6 +199,15 @@ func (c *checker) checkHomes() {
 	if n := int64(getNumber(c.tx.Bucket(bMeta), keyNodes)); n != c.live && c.ctx.Err() == nil {
 		c.add("%d live nodes, counted as %d", c.live, n)
 	}
+}
+
+// checkLevels: a level is of a node that is there.
+func (c *checker) checkLevels() {
+	c.each(bLevel, func(k, v []byte) {
+		if len(k) != 16 || len(v) != 1 || v[0] == 0 || v[0] > levelMax || c.v.node.Get(k) == nil {
+			c.add("level %x of %x", v, k)
+		}
+	})
 }
 
 // checkNodes: every entry of a folder belongs there, and holds its name.
@@ -253,7 +219,7 @@ func (c *checker) checkNodes() {
 			c.add("entry %d in %d is not of a live node: %v", ino, dir, err)
 			return
 		}
-		if v[0] == tagRecord && dir != e.home() {
+		if _, link := decodeLink(v); !link && dir != e.home() {
 			c.add("inode %d has a record in %d, its home is %d", ino, dir, e.home())
 		}
 		if dir == 0 {
@@ -265,7 +231,7 @@ func (c *checker) checkNodes() {
 		if !slices.Contains(e.raw, dir) {
 			c.add("entry %d in %d, its parents are %d", ino, dir, e.raw)
 		}
-		level := levelIn(c.v.node, &e, dir)
+		level := c.v.levelIn(dir, ino)
 		for l := uint8(0); l <= level; l++ {
 			key := nameKey(nil, dir, shownAt(e.Name, e.ID, l))
 			list, err := decodeClaims(nil, c.name.Get(key))
@@ -276,29 +242,6 @@ func (c *checker) checkNodes() {
 			if holds := list[0] == (claim{ino, l}); holds != (l == level) && level < levelMax {
 				c.add("inode %d at level %d in %d: holds %q is %v", ino, level, dir, key[8:], holds)
 			}
-		}
-	})
-}
-
-// checkHidden: tombstones and ghosts are what is left, and nothing else is.
-func (c *checker) checkHidden() {
-	c.each(bTomb, func(k, v []byte) {
-		ino := binary.BigEndian.Uint64(k)
-		var e entry
-		if _, err := decodeTomb(v, ino, c.v.strs, &e); err != nil {
-			c.add("%w", err)
-			return
-		}
-		c.know("tombstone", ino, e.ID)
-		if c.v.home.Get(k) != nil {
-			c.add("inode %d is live and has a tombstone", ino)
-		}
-	})
-	c.each(bGhost, func(k, v []byte) {
-		ino := binary.BigEndian.Uint64(k)
-		c.know("ghost", ino, string(v))
-		if c.v.home.Get(k) != nil || c.tomb.Get(k) != nil {
-			c.add("ghost %d is known", ino)
 		}
 	})
 }
@@ -324,7 +267,7 @@ func (c *checker) checkNames() {
 			if isLongKey(k) {
 				want = longKey(nil, dir, e.Name)
 			}
-			if string(want) != string(k) || levelIn(c.v.node, &e, dir) < cl.level {
+			if string(want) != string(k) || c.v.levelIn(dir, cl.ino) < cl.level {
 				c.add("slot %q in %d is claimed by %d, which wants %q", k[8:], dir, cl.ino, want[8:])
 			}
 			x := contender{cl, e.Created, e.ID}
@@ -366,7 +309,7 @@ func (c *checker) checkCycles() {
 				return nil
 			}
 			var e entry
-			_, ok, err := c.v.value(s.dir, ino, val, &e)
+			ok, err := c.v.value(s.dir, ino, val, &e)
 			if err != nil || !ok || !e.Folder {
 				return err
 			}
@@ -387,48 +330,12 @@ func (c *checker) checkCycles() {
 // `check` and for eyes.
 func (m *Mirror) Dump(out io.Writer) error {
 	w := bufio.NewWriter(out)
-	err := m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
-		line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	err := m.view(func(v *view) error {
 		for _, name := range buckets {
-			err := tx.Bucket(name).ForEach(func(k, val []byte) error {
-				switch string(name) {
-				case "node":
-					dir, ino := binary.BigEndian.Uint64(k), binary.BigEndian.Uint64(k[8:])
-					if level, home, ok := decodeLink(val); ok {
-						line("node %d/%d link home=%d level=%d", dir, ino, home, level)
-						return nil
-					}
-					var e entry
-					if err := decodeRecord(val, dir, ino, v.strs, &e); err != nil {
-						return err
-					}
-					line("node %d/%d %s", dir, ino, e.dump())
-				case "name":
-					list, err := decodeClaims(nil, val)
-					if err != nil {
-						return err
-					}
-					line("name %d/%q %v", binary.BigEndian.Uint64(k), k[8:], list)
-				case "tomb":
-					var e entry
-					ino := binary.BigEndian.Uint64(k)
-					at, err := decodeTomb(val, ino, v.strs, &e)
-					if err != nil {
-						return err
-					}
-					line("tomb %d rank=%d at=%s %s", ino, e.rank, at.UTC().Format("2006-01-02T15:04:05Z"), e.dump())
-				case "id":
-					ino, _ := number(val)
-					line("id %s %d", k, ino)
-				case "home":
-					line("home %d %d", binary.BigEndian.Uint64(k), binary.BigEndian.Uint64(val))
-				case "meta":
-					line("meta %s %q", k, val)
-				default: // multi, ghost, listed, table
-					line("%s %d %q", name, binary.BigEndian.Uint64(k), val)
-				}
-				return nil
+			err := v.tx.Bucket(name).ForEach(func(k, val []byte) error {
+				text, err := v.dump(string(name), k, val)
+				fmt.Fprintf(w, "%s %s\n", name, text)
+				return err
 			})
 			if err != nil {
 				return err
@@ -439,13 +346,46 @@ func (m *Mirror) Dump(out io.Writer) error {
 	return errors.Join(err, w.Flush())
 }
 
+// dump is one entry of a bucket as text.
+func (v *view) dump(bucket string, k, val []byte) (string, error) {
+	first := func() Ino { return binary.BigEndian.Uint64(k) }
+	var e entry
+	switch bucket {
+	case "inode":
+		if _, home, ok := liveAt(val); ok {
+			return fmt.Sprintf("%d live flags=%x home=%d", first(), val[1], home), nil
+		}
+		st, err := v.load(first(), &e)
+		if !st.hidden() {
+			return fmt.Sprintf("%d state=%d id=%s", first(), st, e.ID), err
+		}
+		return fmt.Sprintf("%d state=%d since=%s %s", first(), st, hiddenSince(val).UTC().Format("2006-01-02T15:04:05Z"), e.dump()), err
+	case "node":
+		dir, ino := first(), binary.BigEndian.Uint64(k[8:])
+		if home, ok := decodeLink(val); ok {
+			return fmt.Sprintf("%d/%d link home=%d", dir, ino, home), nil
+		}
+		err := decodeRecord(val, dir, ino, &e)
+		return fmt.Sprintf("%d/%d %s", dir, ino, e.dump()), err
+	case "name":
+		list, err := decodeClaims(nil, val)
+		return fmt.Sprintf("%d/%q %v", first(), k[8:], list), err
+	case "level":
+		return fmt.Sprintf("%d/%d %d", first(), binary.BigEndian.Uint64(k[8:]), val), nil
+	case "id":
+		ino, _ := number(val)
+		return fmt.Sprintf("%s %d", k, ino), nil
+	}
+	return fmt.Sprintf("%s %q", k, val), nil
+}
+
 func (e *entry) dump() string {
 	kind := "file"
 	if e.Folder {
 		kind = "folder"
 	}
-	s := fmt.Sprintf("%s id=%s name=%q parents=%d level=%d version=%d etag=%q created=%s modified=%s by=%q",
-		kind, e.ID, e.Name, e.raw, e.level, e.Version, e.ETag,
+	s := fmt.Sprintf("%s id=%s name=%q parents=%d version=%d etag=%q created=%s modified=%s by=%q",
+		kind, e.ID, e.Name, e.raw, e.Version, e.ETag,
 		e.Created.Format("2006-01-02T15:04:05.000"), e.Modified.Format("2006-01-02T15:04:05.000"), e.CreatedBy)
 	if !e.Folder {
 		s += fmt.Sprintf(" content=%d size=%d md5=%s type=%q gen=%d", e.Content, e.Size, e.MD5, e.ContentType, e.Gen)

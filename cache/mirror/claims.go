@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // Names. In a folder each folded shown name is a slot. A node claims the slot
@@ -35,6 +37,7 @@ type claimOp struct {
 	key []byte
 	claim
 	del bool
+	nth int // in the order of the work
 }
 
 // longSlot follows the folder in the key of a drive name's own slot. No shown
@@ -54,27 +57,37 @@ func longKey(b []byte, dir Ino, name string) []byte {
 
 func isLongKey(k []byte) bool { return len(k) > 8 && k[8] == longSlot }
 
-// claim notes that e wants its name at level in dir; at level 0 the drive's
-// name too where that has a slot of its own.
-func (w *wtx) claim(e *entry, dir Ino, level uint8) {
+// claim notes that e wants its plain name in dir, and the drive's name too where
+// that has a slot of its own.
+func (w *wtx) claim(e *entry, dir Ino) { w.note(e, dir, 0, false) }
+
+// unclaim notes that e wants no name in dir any more.
+func (w *wtx) unclaim(e *entry, dir Ino) error {
+	level := w.levelIn(dir, e.Ino)
+	for l := uint8(0); l <= level; l++ {
+		w.note(e, dir, l, true)
+	}
+	return w.putLevel(dir, e.Ino, level, 0)
+}
+
+func (w *wtx) note(e *entry, dir Ino, level uint8, del bool) {
 	w.enc = nameKey(w.enc[:0], dir, shownAt(e.Name, e.ID, level))
-	w.claims = append(w.claims, claimOp{key: w.keep(w.enc), claim: claim{e.Ino, level}})
+	w.claims = append(w.claims, claimOp{key: w.keep(w.enc), claim: claim{e.Ino, level}, del: del, nth: len(w.claims)})
 	if level == 0 && isCut(e.Name) {
 		w.enc = longKey(w.enc[:0], dir, e.Name)
-		w.claims = append(w.claims, claimOp{key: w.keep(w.enc), claim: claim{e.Ino, 0}})
+		w.claims = append(w.claims, claimOp{key: w.keep(w.enc), claim: claim{e.Ino, 0}, del: del, nth: len(w.claims)})
 	}
 }
 
-// unclaim notes that e wants no name in dir any more; it had one at level.
-func (w *wtx) unclaim(e *entry, dir Ino, level uint8) {
-	for l := uint8(0); l <= level; l++ {
-		w.enc = nameKey(w.enc[:0], dir, shownAt(e.Name, e.ID, l))
-		w.claims = append(w.claims, claimOp{key: w.keep(w.enc), claim: claim{e.Ino, l}, del: true})
+// putLevel changes the level of a name.
+func (w *wtx) putLevel(dir, ino Ino, from, to uint8) error {
+	switch {
+	case from == to:
+		return nil
+	case to == 0:
+		return w.level.Delete(key2(nil, dir, ino))
 	}
-	if isCut(e.Name) {
-		w.enc = longKey(w.enc[:0], dir, e.Name)
-		w.claims = append(w.claims, claimOp{key: w.keep(w.enc), claim: claim{e.Ino, 0}, del: true})
-	}
+	return w.level.Put(key2(nil, dir, ino), []byte{to})
 }
 
 func appendClaims(b []byte, list []claim) []byte {
@@ -105,7 +118,10 @@ func firstClaim(v []byte) (claim, bool) {
 // settle writes the collected claims, sorted, and lets nodes climb and descend
 // until each slot has its rightful holder.
 func (w *wtx) settle() error {
-	slices.SortStableFunc(w.claims, func(a, b claimOp) int { return bytes.Compare(a.key, b.key) })
+	slices.SortFunc(w.claims, func(a, b claimOp) int {
+		return cmp.Or(bytes.Compare(a.key, b.key), cmp.Compare(a.nth, b.nth))
+	})
+	free := folderNames{c: w.name.Cursor()}
 	var contested [][]byte
 	var list []claim
 	for i := 0; i < len(w.claims); {
@@ -116,7 +132,10 @@ func (w *wtx) settle() error {
 		ops := w.claims[i:j]
 		i = j
 		key := ops[0].key
-		old := w.name.Get(key)
+		var old []byte
+		if !free.all(key) {
+			old = w.name.Get(key)
+		}
 		var err error
 		if list, err = decodeClaims(list[:0], old); err != nil {
 			return err
@@ -149,6 +168,23 @@ func (w *wtx) settle() error {
 		contested = append(contested, more...)
 	}
 	return nil
+}
+
+// folderNames finds out whether a folder has names at all, once for all that are
+// claimed in it.
+type folderNames struct {
+	c    *bolt.Cursor
+	dir  []byte
+	none bool
+}
+
+func (f *folderNames) all(key []byte) bool {
+	if !bytes.Equal(f.dir, key[:8]) {
+		f.dir = key[:8]
+		k, _ := f.c.Seek(f.dir)
+		f.none = !bytes.HasPrefix(k, f.dir)
+	}
+	return f.none
 }
 
 func applyClaim(list []claim, op claimOp) []claim {
@@ -192,7 +228,7 @@ func (w *wtx) settleSlot(key []byte) (more [][]byte, err error) {
 	order := make([]contender, len(list))
 	for i, c := range list {
 		e := &entry{}
-		live, _, err := w.load(c.ino, e)
+		live, err := w.view.entry(c.ino, e)
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +253,7 @@ func (w *wtx) settleSlot(key []byte) (more [][]byte, err error) {
 	}
 	for i, c := range sorted {
 		e := entries[c.ino]
-		level := levelIn(w.node, e, dir)
+		level := w.levelIn(dir, c.ino)
 		want := level
 		switch {
 		case i == 0 && level > c.level:
@@ -251,16 +287,12 @@ func (w *wtx) setLevel(e *entry, dir Ino, from, to uint8) (changed [][]byte, err
 		}
 		changed = append(changed, key)
 	}
-	if dir == e.home() {
-		e.level = to
-		return changed, w.put(e)
-	}
-	return changed, w.node.Put(key2(nil, dir, e.Ino), appendLink(nil, to, e.home()))
+	return changed, w.putLevel(dir, e.Ino, from, to)
 }
 
 // holderOf is the oldest of the nodes in dir whose drive name folds as name
 // does, among the claims of one slot.
-func (v view) holderOf(key []byte, name string, best *entry, found bool) (bool, error) {
+func (v *view) holderOf(key []byte, name string, best *entry, found bool) (bool, error) {
 	list, err := decodeClaims(nil, v.names().Get(key))
 	if err != nil {
 		return false, err

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,9 +56,6 @@ func TestKilled(t *testing.T) {
 	snapshot := func(name string) {
 		c := filepath.Join(dirPath, name)
 		copyFile(t, o.Path, c)
-		if _, err := os.Stat(o.Path + ".unsynced"); err == nil {
-			copyFile(t, o.Path+".unsynced", c+".unsynced")
-		}
 		copies = append(copies, c)
 	}
 	for i, b := range batches {
@@ -124,77 +124,70 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestPowerFailure: what was not synced is not believed after another boot;
-// what was is.
-func TestPowerFailure(t *testing.T) {
+// TestNumbersSurvive: what is begun anew gives known ids the numbers they had,
+// and nobody else's to new ones: after an upgrade, and after damage.
+func TestNumbersSurvive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mirror.db")
-	otherBoot := func() {
-		t.Helper()
-		if err := os.WriteFile(path+".unsynced", []byte("another boot\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	marked := func() bool {
-		_, err := os.Stat(path + ".unsynced")
-		return err == nil
-	}
-	reopen := func() *Mirror {
-		t.Helper()
-		m, err := Open(Options{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
-	m := reopen()
-	a := newAccount()
-	if _, err := m.Apply(a.batch(10)); err != nil {
+	m, err := Open(Options{Path: path, NoSync: true})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if !marked() {
-		t.Error("a first load is not marked")
-	}
-	if err := m.Close(); err != nil || marked() {
-		t.Error("closed, and still marked:", err)
-	}
-	m = reopen()
-	if _, err := m.Apply(a.batch(10)); err != nil {
+	nodes := append([]drive.Node{root()}, newAccount().batch(500).Nodes...)
+	apply(t, m, nodes...)
+	if err := errors.Join(m.FeedEnd(time.Now()), m.SetMeta("owner", "me")); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.FeedEnd(time.Now()); err != nil || marked() {
-		t.Error("ended, and still marked:", err)
-	}
-	if _, err := m.Apply(a.batch(lazyFrom - 1)); err != nil || marked() {
-		t.Error("few news are synced at once:", err)
-	}
-	if _, err := m.Apply(a.batch(lazyFrom)); err != nil || !marked() {
-		t.Error("many news are not:", err)
-	}
-	if _, err := m.Apply(a.batch(1)); err != nil || marked() {
-		t.Error("a small commit syncs all before it:", err)
-	}
-	if _, err := m.Apply(a.batch(lazyFrom)); err != nil || !marked() {
-		t.Error("many news are not:", err)
-	}
-	if err := m.FeedEnd(time.Now()); err != nil || marked() {
-		t.Error("ended, and still marked:", err)
+	numbers := map[string]Ino{}
+	for _, n := range nodes {
+		numbers[n.ID], _ = m.Ino(n.ID)
 	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	otherBoot()
-	if m, err := Open(Options{Path: path}); !errors.Is(err, ErrDamaged) {
-		t.Errorf("a file that was not synced before the power failed: %v %v", m, err)
-	}
-	if err := os.Rename(path, path+".damaged"); err != nil {
-		t.Fatal(err)
-	}
-	m = reopen() // the marker is of the file set aside
-	if m.Nodes() != 0 {
-		t.Error("a fresh mirror knows something")
-	}
-	if err := m.Close(); err != nil {
-		t.Fatal(err)
+	for name, spoil := range map[string]func(db *bolt.DB) error{
+		"older format": func(db *bolt.DB) error {
+			return db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bMeta).Put([]byte(keyFormat), be(1)) })
+		},
+		"records lost": func(db *bolt.DB) error {
+			return db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket(bNode) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := Options{Path: filepath.Join(t.TempDir(), "mirror.db"), NoSync: true, FirstIno: 5}
+			copyFile(t, path, o.Path)
+			db, err := bolt.Open(o.Path, 0o600, nil)
+			if err == nil {
+				err = errors.Join(spoil(db), db.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := open(t, o)
+			if _, _, err := m.Get(numbers[nodes[1].ID]); err != nil && !errors.Is(err, ErrDamaged) {
+				t.Error(err)
+			}
+			m.healing.Wait()
+			if m.Root().ID != rootID || m.Complete() || m.Meta("owner") != "me" {
+				t.Errorf("root %+v, complete %v, owner %q", m.Root(), m.Complete(), m.Meta("owner"))
+			}
+			if cp, _ := m.Checkpoint(); cp != "" {
+				t.Errorf("goes on at %q", cp)
+			}
+			begin(t, m)
+			tell(t, m, "c1", append(nodes, leaf("new", "new", 1))...)
+			commit(t, m)
+			for id, ino := range numbers {
+				if now, ok := m.Ino(id); !ok || now != ino {
+					t.Errorf("%s is inode %d, was %d", id, now, ino)
+				}
+				if rec := get(t, m, id); id != rootID && rec.Gen == 0 {
+					t.Errorf("%s is of generation 0 again", id)
+				}
+			}
+			if ino := get(t, m, "new").Ino; slices.Contains(slices.Collect(maps.Values(numbers)), ino) {
+				t.Errorf("%d was given twice", ino)
+			}
+		})
 	}
 }
 
@@ -221,7 +214,8 @@ func TestNewer(t *testing.T) {
 }
 
 // TestDamaged: whatever happens to the bytes, opening and reading end with
-// ErrDamaged or with an answer, and never take the process down.
+// ErrDamaged or with an answer, and never take the process down; and the file is
+// begun anew at once, with the root and a number for each id that can be read.
 func TestDamaged(t *testing.T) {
 	whole := filepath.Join(t.TempDir(), "mirror.db")
 	m, err := Open(Options{Path: whole, NoSync: true})
@@ -237,24 +231,39 @@ func TestDamaged(t *testing.T) {
 	killed := filepath.Join(t.TempDir(), "mirror.db")
 	copyFile(t, whole, killed)
 	var size int64
-	err = m.view(func(_ *file, tx *bolt.Tx) error {
-		size = tx.Size()
+	err = m.view(func(v *view) error {
+		size = v.tx.Size()
 		return nil
 	})
 	if err := errors.Join(err, m.Close()); err != nil {
 		t.Fatal(err)
 	}
-	use := func(path string) error {
-		m, err := Open(Options{Path: path, NoSync: true})
+	// use returns what was met, and how often the file was begun anew.
+	use := func(path string) (error, int) {
+		var healed atomic.Int32
+		m, err := Open(Options{Path: path, NoSync: true, Damaged: func(string, error) { healed.Add(1) }})
 		if err != nil {
-			return err
+			return err, 0
 		}
 		errs := m.Check(t.Context())
 		err = m.Dump(io.Discard)
 		_, _, _, e := m.Lookup(RootIno, "Folder 000001")
 		_, e2 := m.Apply(drive.Batch{Nodes: []drive.Node{leaf("f", "a", 1), root()}, Checkpoint: "x"})
 		e3 := m.List(RootIno, 0, 1000, func(*Record) bool { return true })
-		return errors.Join(errors.Join(errs...), err, e, e2, e3, m.Close())
+		err = errors.Join(errors.Join(errs...), err, e, e2, e3)
+		if errors.Is(err, ErrDamaged) {
+			m.healing.Wait()
+			for _, e := range m.Check(t.Context()) {
+				t.Errorf("%s: healed while running: %v", path, e)
+			}
+			if m.Root().ID != rootID {
+				t.Errorf("the root is %q", m.Root().ID)
+			}
+			if _, e := m.Apply(drive.Batch{Nodes: []drive.Node{leaf("f", "a", 1)}, Checkpoint: "x"}); e != nil {
+				t.Errorf("healed while running: %v", e)
+			}
+		}
+		return errors.Join(err, m.Close()), int(healed.Load())
 	}
 	r := rand.New(rand.NewPCG(5, 6))
 	damages := map[string]func(f *os.File) error{
@@ -291,22 +300,24 @@ func TestDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		random := strings.HasPrefix(name, "page") || strings.HasPrefix(name, "killed") // may hit a free page
-		switch err := use(path); {
-		case err == nil:
-			if !random && name != "empty" {
-				t.Errorf("%s: nobody noticed", name)
-			}
-		default:
+		err, healed := use(path)
+		if err != nil && !errors.Is(err, ErrDamaged) && !random {
+			t.Errorf("%s: %v", name, err)
+		}
+		if healed > 0 {
 			found++
-			if !errors.Is(err, ErrDamaged) && !random {
-				t.Errorf("%s: %v", name, err)
-			}
-			// What was found in use is told at the next start.
-			if errors.Is(err, ErrDamaged) {
-				if m, err := Open(Options{Path: path, NoSync: true}); !errors.Is(err, ErrDamaged) {
-					t.Errorf("%s: opened again: %v %v", name, m, err)
-				}
-			}
+		}
+		if healed == 0 && !random && name != "empty" {
+			t.Errorf("%s: nobody noticed", name)
+		}
+		if errors.Is(err, ErrDamaged) && healed != 1 {
+			t.Errorf("%s: begun anew %d times after %v", name, healed, err)
+		}
+		if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != healed {
+			t.Errorf("%s: set aside: %q", name, aside)
+		}
+		if err, healed := use(path); err != nil || healed > 0 {
+			t.Errorf("%s: again, %d times healed: %v", name, healed, err)
 		}
 	}
 	if found < 20 {
@@ -327,51 +338,12 @@ func TestCallersPanic(t *testing.T) {
 	t.Errorf("no panic, but %v", err)
 }
 
-// TestIdsBounded: a first load larger than what is held in memory.
-func TestIDTable(t *testing.T) {
-	ids := newIDTable()
-	for i, id := range []string{"short", "AbCdEfGhIjKlMnOpQrStUv", strings.Repeat("x", 100), ""} {
-		ids.set(id, Ino(i+1))
-		if ino, ok := ids.get(id); !ok || ino != Ino(i+1) || ids.len() != i+1 {
-			t.Errorf("%q: %d %v", id, ino, ok)
-		}
-	}
-	ids.remove("short")
-	ids.remove("AbCdEfGhIjKlMnOpQrStUv")
-	if _, ok := ids.get("short"); ok || ids.len() != 2 {
-		t.Error("removed and there")
-	}
-	m := open(t, Options{})
-	a := newAccount()
-	first := a.batch(500)
-	if _, err := m.Apply(first); err != nil {
-		t.Fatal(err)
-	}
-	m.wmu.Lock()
-	err := m.indexIDs(m.cur.Load(), locked, nil)
-	m.wmu.Unlock()
-	if err != nil || m.cur.Load().ids.Load().len() != 0 {
-		t.Fatal(err)
-	}
-	if _, err := m.Apply(a.batch(500)); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range first.Nodes {
-		if _, ok := m.Ino(n.ID); !ok {
-			t.Fatalf("%s was forgotten", n.ID)
-		}
-	}
-	if changes, err := m.Apply(first); err != nil || len(changes) > 0 {
-		t.Fatal(changes, err)
-	}
-}
-
 func TestDump(t *testing.T) {
 	m := open(t, Options{})
 	apply(t, m, leaf("f", "a.txt", 1, rootID, "ghost"), status(leaf("g", "b", 1), drive.Trashed))
 	text := dump(m)
 	for _, want := range []string{
-		`id=f name="a.txt" parents=[1 `, "link home=1 level=0", "tomb ", "rank=2", `"ghost"`, `name 1/"a.txt"`, "meta root", "md5=5d41402abc4b2a76b9719d911017c592", `table 0 "text/plain"`,
+		`id=f name="a.txt" parents=[1 `, "link home=1", "state=1 id=ghost", "state=4 since=", `name 1/"a.txt"`, "meta root", "md5=5d41402abc4b2a76b9719d911017c592", `type="text/plain"`, "live flags=0 home=1",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

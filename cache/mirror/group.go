@@ -59,10 +59,7 @@ func (m *Mirror) lead() {
 	m.wmu.Lock()
 	defer m.wmu.Unlock()
 	jobs := m.group.take()
-	f := m.cur.Load()
-	// During the first load nothing is synced, and ids of one transaction are
-	// not seen by the next part of it.
-	if len(jobs) > 1 && !f.bulk && m.commitLocked(f, nil, jobs...) == nil {
+	if len(jobs) > 1 && m.commitLocked(jobs...) == nil {
 		for _, j := range jobs {
 			close(j.done)
 		}
@@ -71,7 +68,7 @@ func (m *Mirror) lead() {
 	// Alone, or one of them spoiled it: each for itself, so that each gets
 	// the error that is its own.
 	for _, j := range jobs {
-		j.err = m.commitLocked(f, nil, j)
+		j.err = m.commitLocked(j)
 		close(j.done)
 	}
 }

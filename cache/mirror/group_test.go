@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -27,7 +25,7 @@ func loaded(t testing.TB) *Mirror {
 // lastTx is the id of the last transaction.
 func lastTx(t testing.TB, m *Mirror) (id int) {
 	t.Helper()
-	if err := m.view(func(_ *file, tx *bolt.Tx) error { id = tx.ID(); return nil }); err != nil {
+	if err := m.view(func(v *view) error { id = v.tx.ID(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return id

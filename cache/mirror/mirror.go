@@ -43,6 +43,11 @@ type Options struct {
 	// as a foreign change when it comes before the upload's own answer. Called
 	// inside write transactions: it must not call the mirror. Nil = never.
 	OwnContent func(id string, size int64, md5 string) bool
+	// Damaged is told when the file was found damaged, at Open or while it is
+	// used, and begun anew: it was set aside under that name. What is known are
+	// the numbers that could still be read. Called by a goroutine that holds the
+	// writer's lock: it must not call the mirror. Nil = only the log is told.
+	Damaged func(aside string, err error)
 	// Skipped is told, once, of a node that cannot be kept. Nil = only the log is.
 	Skipped func(id, why string)
 }
@@ -54,17 +59,23 @@ type Mirror struct {
 	log *slog.Logger
 	cur atomic.Pointer[file]
 
+	healing sync.WaitGroup
+
 	group group // small writes that wait for wmu together
 
 	// wmu is held by the one writer, from before its transaction until its
-	// result is published. It guards everything below up to inos, and the
-	// fields of file marked "writer only". Lock order: wmu, bbolt's own locks,
-	// then inos.mu or state.mu, which are leaves.
+	// result is published. It guards the fields up to left. Lock order: wmu,
+	// bbolt's own locks, then the others, which are leaves.
 	wmu     sync.Mutex
-	recent  map[string]time.Time // ids told by answers lately: a rebuild must not forget them
-	cleared time.Time            // when recent was last relieved of older ones
-	rebuild *Rebuild
-	pruned  time.Time // last look for old tombstones
+	recent  map[Ino]time.Time // told by answers lately: a full answer may not know them yet
+	cleared time.Time         // when recent was last relieved of older ones
+	full    *full             // nil = none is being taken
+	root    *entry            // as last committed, nil = unknown
+	closed  bool
+	pruned  time.Time // last look for old tombstones, to its end
+	pruneAt Ino       // where the next one begins
+
+	firstGen uint64 // of nodes that are new
 
 	left struct {
 		mu  sync.Mutex
@@ -90,56 +101,61 @@ const (
 	// inoBlock is how many numbers are reserved at a time; a crash wastes at
 	// most so many of 2^64.
 	inoBlock = 1 << 16
-	// syncEvery is how many nodes a first load writes between two syncs, which
-	// bounds what the kernel has to write at the end.
-	syncEvery = 1 << 18
-	// lazyFrom is the number of news in a chunk from which it is not synced by
-	// itself: a sync costs as much as some hundred nodes, or much more.
-	lazyFrom = 500
-	// idsMax bounds the ids held in memory by a first load: about 90 MB.
-	idsMax = 2 << 20
 	// recentFor is how long our own changes may take to come back in the feed
 	// (API §9.3: "seconds, at times minutes").
 	recentFor = 20 * time.Minute
+	recentMax = 100_000
 	// tombFor is how long a node that is gone is remembered against listings
 	// that still show it; pruneEvery how often older ones are looked for.
 	tombFor    = 48 * time.Hour
 	pruneEvery = time.Hour
-	pruneMax   = 5000 // at a time
+	pruneMax   = 20_000 // inodes looked at after each poll
 )
 
-// Open opens or makes the mirror at o.Path. ErrNewer, ErrDamaged and ErrInUse
-// tell what is wrong with the file. A rebuild that was under way is dropped:
-// the service will ask for it again.
+// Open opens or makes the mirror at o.Path. A damaged file is set aside and
+// begun anew (see Options.Damaged), of one with an older format the numbers are
+// taken over. ErrNewer and ErrInUse refuse it.
 func Open(o Options) (*Mirror, error) {
-	m := &Mirror{o: o, log: o.Logger, recent: map[string]time.Time{}, group: group{lead: make(chan struct{}, 1)}}
+	m := &Mirror{o: o, log: o.Logger, recent: map[Ino]time.Time{}, group: group{lead: make(chan struct{}, 1)}}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
-	f, err := openFile(o.Path, m.log, o.NoSync)
+	f, err := m.openFile()
 	if err != nil {
 		return nil, err
 	}
-	// Only now: another process may be filling that file.
-	if err := removeFiles(sidePath(o.Path)); err != nil {
-		return nil, errors.Join(err, f.close())
-	}
 	m.cur.Store(f)
-	if err := m.loadState(); err != nil {
+	err = m.loadState()
+	if errors.Is(err, ErrDamaged) {
+		m.healing.Wait()
+		f, err = m.cur.Load(), m.loadState()
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	// The first write reserves numbers.
-	if _, err := m.write(sourceAnswer, false, m.dateRefresh); err != nil {
+	if _, err := m.write(sourceAnswer, false, func(*wtx) error { return nil }); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	return m, nil
 }
 
 func (m *Mirror) loadState() error {
-	return m.view(func(_ *file, tx *bolt.Tx) error {
-		meta := tx.Bucket(bMeta)
-		m.inos.limit = max(getNumber(meta, keyInoLimit), m.o.FirstIno, RootIno+1)
+	return m.view(func(v *view) error {
+		meta := v.tx.Bucket(bMeta)
+		m.inos.mu.Lock()
+		m.inos.limit = max(m.inos.limit, getNumber(meta, keyInoLimit), m.o.FirstIno, RootIno+1)
 		m.inos.next = m.inos.limit
+		m.inos.mu.Unlock()
+		m.firstGen = getNumber(meta, keyGen)
+		var root entry
+		if ok, err := v.entry(RootIno, &root); err != nil {
+			return err
+		} else if ok {
+			m.root = &root
+		}
+		m.state.mu.Lock()
+		defer m.state.mu.Unlock()
 		m.state.checkpoint = string(meta.Get([]byte(keyCheckpoint)))
 		m.state.confirmed = stamp(meta, keyConfirmed)
 		m.state.refreshed = stamp(meta, keyRefreshed)
@@ -157,18 +173,6 @@ func stamp(meta *bolt.Bucket, key string) time.Time {
 	return time.Time{}
 }
 
-// dateRefresh gives a file in which nobody noted when everything was told a
-// date for it: now, or all who bring a newer drivefs would ask at once.
-func (m *Mirror) dateRefresh(w *wtx) error {
-	m.state.mu.Lock()
-	defer m.state.mu.Unlock()
-	if !m.state.complete || !m.state.refreshed.IsZero() {
-		return nil
-	}
-	m.state.refreshed = w.now
-	return w.meta.Put([]byte(keyRefreshed), be(uint64(w.now.UnixMilli())))
-}
-
 // Refreshed is when the service last told all there is, zero = never yet.
 func (m *Mirror) Refreshed() time.Time {
 	m.state.mu.Lock()
@@ -176,31 +180,38 @@ func (m *Mirror) Refreshed() time.Time {
 	return m.state.refreshed
 }
 
-// Close syncs and closes the file and drops an open rebuild. Reads under way
-// are waited for; later calls fail.
+// Close closes the file; a first sync goes on at the next start. Reads under
+// way are waited for; later calls fail.
 func (m *Mirror) Close() error {
-	m.wmu.Lock()
-	defer m.wmu.Unlock()
-	var err error
-	if m.rebuild != nil {
-		err = m.rebuild.abortLocked()
-	}
+	err := m.end()
+	m.healing.Wait()
 	return errors.Join(err, m.cur.Load().close())
 }
 
-// view runs fn in a read transaction of the live file.
-func (m *Mirror) view(fn func(f *file, tx *bolt.Tx) error) error {
+func (m *Mirror) end() error {
+	m.wmu.Lock()
+	defer m.wmu.Unlock()
+	m.closed = true
+	if m.full != nil {
+		return m.full.closeLocked()
+	}
+	return nil
+}
+
+// view runs fn in a read transaction.
+func (m *Mirror) view(fn func(v *view) error) error {
 	for {
 		f := m.cur.Load()
 		err := guard(func() error {
-			return f.bolt.View(func(tx *bolt.Tx) error { return fn(f, tx) })
+			return f.bolt.View(func(tx *bolt.Tx) error {
+				v := newView(tx)
+				return fn(&v)
+			})
 		})
 		if errors.Is(err, berrors.ErrDatabaseNotOpen) && m.cur.Load() != f {
-			continue // a rebuild took its place in this moment
+			continue // another took its place in this moment
 		}
-		if errors.Is(err, ErrDamaged) {
-			f.condemn(err)
-		}
+		m.noteDamage(f, err)
 		return err
 	}
 }
@@ -258,60 +269,58 @@ func (m *Mirror) Skipped() int64 {
 	return m.left.n
 }
 
-// FeedEnd tells that an answer of the feed reached its end at that time. The
-// first such call ends the first load: ids are indexed and all is synced.
+// FeedEnd tells that an answer of the feed reached its end at that time: without
+// a refresh under way, all there is has been told.
 func (m *Mirror) FeedEnd(at time.Time) error {
 	m.wmu.Lock()
 	defer m.wmu.Unlock()
-	f := m.cur.Load()
-	if f.bulk {
-		if err := m.finishLoad(f, locked, at); err != nil {
-			return err
-		}
-		m.beforeSync()
-		if err := f.sync(); err != nil {
-			return err
-		}
-		m.state.mu.Lock()
-		m.state.complete = true
-		m.state.confirmed = at
-		m.state.refreshed = at
-		m.state.mu.Unlock()
-		return nil
-	}
-	m.state.mu.Lock()
-	last := m.state.confirmed
-	m.state.confirmed = at
-	m.state.mu.Unlock()
-	var err error
-	if f.marked {
-		m.beforeSync()
-		err = f.sync()
-	}
-	if err == nil && at.Sub(last) > pruneEvery {
+	first := !m.Complete() && m.full == nil
+	_, last := m.Checkpoint()
+	m.confirm(at, "")
+	if first || at.Sub(last) > pruneEvery {
 		// With the next checkpoint it is written anyway; a quiet account
 		// writes once an hour.
-		_, err = m.writeLocked(sourceAnswer, false, func(w *wtx) error {
-			return w.meta.Put([]byte(keyConfirmed), be(uint64(at.UnixMilli())))
+		_, err := m.writeLocked(sourceAnswer, false, func(w *wtx) error {
+			for _, key := range []string{keyConfirmed, keyRefreshed, keyComplete}[:1+2*b2i(first)] {
+				if err := w.meta.Put([]byte(key), be(uint64(at.UnixMilli()))); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
-	}
-	if err == nil && at.Sub(m.pruned) > pruneEvery {
-		n := 0
-		_, err = m.writeLocked(sourceAnswer, false, func(w *wtx) (err error) {
-			n, err = w.prune(at.Add(-tombFor))
+		if err != nil {
 			return err
-		})
-		if n < pruneMax {
-			m.pruned = at
 		}
+	}
+	if first {
+		m.state.mu.Lock()
+		m.state.complete, m.state.refreshed = true, at
+		m.state.mu.Unlock()
+	}
+	if m.pruneAt == 0 && at.Sub(m.pruned) <= pruneEvery {
+		return nil
+	}
+	_, err := m.writeLocked(sourceAnswer, false, func(w *wtx) (err error) {
+		m.pruneAt, err = w.prune(m.pruneAt, at.Add(-tombFor))
+		return err
+	})
+	if m.pruneAt == 0 {
+		m.pruned = at
 	}
 	return err
 }
 
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Meta is a small value kept for the caller, "" = none or unreadable.
 func (m *Mirror) Meta(key string) (value string) {
-	err := m.view(func(_ *file, tx *bolt.Tx) error {
-		value = string(tx.Bucket(bMeta).Get([]byte(userPrefix + key)))
+	err := m.view(func(v *view) error {
+		value = string(v.tx.Bucket(bMeta).Get([]byte(userPrefix + key)))
 		return nil
 	})
 	m.logError(err)
@@ -352,17 +361,17 @@ const (
 	sourceRepair         // as sourceAnswer, and what is known is known to be wrong
 )
 
-// rankOf is the state of a node as told.
-func rankOf(n *drive.Node) rank {
+// stateAs is the state of a node as told.
+func stateAs(n *drive.Node) state {
 	switch {
 	case n.Status == drive.Purged:
-		return rankPurged
+		return statePurged
 	case n.Status == drive.Trashed:
-		return rankTrash
+		return stateTrash
 	case n.Live():
-		return rankLive
+		return stateLive
 	}
-	return rankPending
+	return statePending
 }
 
 func number(v []byte) (uint64, bool) {

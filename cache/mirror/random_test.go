@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -202,6 +203,10 @@ func randomWorld(t *testing.T, seed uint64, steps int) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		listed, complete := map[Ino]bool{}, m.Complete()
+		for d := range before {
+			listed[d.Dir] = m.Listed(d.Dir)
+		}
 		var changes []Change
 		kind := "feed"
 		switch r.IntN(12) {
@@ -211,8 +216,8 @@ func randomWorld(t *testing.T, seed uint64, steps int) {
 			}
 			kind = "listing"
 		case 1:
-			kind = "rebuild"
-			if changes, err = rebuildStep(m, want, w, r); err != nil {
+			kind = "refresh"
+			if changes, err = refreshStep(m, want, w, r); err != nil {
 				t.Fatalf("step %d: %v", step, err)
 			}
 			late = nil
@@ -237,6 +242,10 @@ func randomWorld(t *testing.T, seed uint64, steps int) {
 		after, gensAfter, err := dentryView(m)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if kind == "refresh" && !complete {
+			// Nobody can have missed what comes into a folder that was not listed.
+			maps.DeleteFunc(after, func(d Dentry, _ Ino) bool { return before[d] == 0 && !listed[d.Dir] })
 		}
 		if err := unexplained(before, after, gensBefore, gensAfter, changes); rooted && err != nil {
 			t.Fatalf("step %d, %s: %v\n%s", step, kind, err, dump(m))
@@ -336,9 +345,6 @@ func listingStep(m *Mirror, want *model, w *world, nodes []drive.Node) ([]Change
 		for _, n := range nodes[:n] {
 			if slices.Contains(n.Parents, dirID) {
 				want.tell(n)
-				if m.Complete() {
-					want.recent[n.ID] = true
-				}
 			}
 		}
 		changes, nodes = append(changes, piece...), nodes[n:]
@@ -409,32 +415,37 @@ func answerStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, error
 	}
 }
 
-// rebuildStep tells everything anew, as after reset:true.
-func rebuildStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, error) {
+// refreshStep tells everything anew, as after reset:true.
+func refreshStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, error) {
 	inos := map[string]Ino{}
 	for _, id := range w.ids {
 		if ino, ok := m.Ino(id); ok {
 			inos[id] = ino
 		}
 	}
-	rb, err := m.BeginRebuild()
-	if err != nil {
+	if _, err := m.BeginRefresh(); err != nil {
 		return nil, err
 	}
-	if _, err := m.BeginRebuild(); !errors.Is(err, ErrRebuilding) {
-		return nil, fmt.Errorf("a second rebuild: %v", err)
+	if _, err := m.BeginRefresh(); !errors.Is(err, ErrRefreshing) {
+		return nil, fmt.Errorf("a second refresh: %v", err)
 	}
 	fresh := newModel()
+	beside := maps.Clone(want.recent)
 	var changes []Change
 	for i, at := range r.Perm(len(w.ids)) {
 		n := *w.now[w.ids[at]]
 		if n.Status == drive.Purged || r.IntN(20) == 0 {
 			continue // forgotten by the service
 		}
-		if err := rb.Apply(drive.Batch{Checkpoint: fmt.Sprint("r", i), Nodes: []drive.Node{n}}); err != nil {
+		if err := m.ApplyRefresh(drive.Batch{Checkpoint: fmt.Sprint("r", i), Nodes: []drive.Node{n}}); err != nil {
 			return nil, err
 		}
 		fresh.tell(n)
+		if r.IntN(8) == 0 { // on disk, as of a large account
+			if err := m.full.spool.flush(fmt.Sprint("r", i)); err != nil {
+				return nil, err
+			}
+		}
 		if r.IntN(4) == 0 {
 			// The live one hears the feed meanwhile.
 			news := w.step()
@@ -444,19 +455,19 @@ func rebuildStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, erro
 			}
 			changes = append(changes, c...)
 			want.tell(news)
-			want.recent[news.ID] = true
+			beside[news.ID] = true
 		}
 	}
 	if r.IntN(4) == 0 {
-		return changes, rb.Abort()
+		return changes, m.AbortRefresh()
 	}
 	// What answers told a while ago and the full feed does not know.
-	for id := range want.recent {
+	for id := range beside {
 		x, ok := want.best[id]
 		if !ok {
 			continue
 		}
-		if y, ok := fresh.best[id]; !ok || x.rank == 3 || y.n.Version <= x.n.Version {
+		if y, ok := fresh.best[id]; !ok || x.rank == 3 || y.n.Version < x.n.Version || y.n.Version == x.n.Version && y.rank <= x.rank {
 			fresh.best[id] = x
 		}
 	}
@@ -471,7 +482,7 @@ func rebuildStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, erro
 		}
 	}
 	*want = *fresh
-	if err := rb.Commit(func(c []Change) { changes = append(changes, c...) }); err != nil {
+	if err := m.EndRefresh(func(c []Change) { changes = append(changes, c...) }); err != nil {
 		return nil, err
 	}
 	for id, ino := range inos {

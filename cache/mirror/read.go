@@ -11,12 +11,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// view is a read of one moment of one file.
+// view is a read of one moment of one file, or of a write transaction.
 type view struct {
-	tx         *bolt.Tx
-	node, home bucket
-	strs       []string
-	loan       *loan // not nil: entry and value read what is not to be kept
+	tx                 *bolt.Tx
+	node, inode, level bucket
+	over               map[Ino][]byte // what a write transaction has not yet put into inode
+	loan               *loan          // not nil: entry and value read what is not to be kept
 }
 
 // bucket is one that is read: now and then, or often with a cursor that is
@@ -41,111 +41,147 @@ func (b bucket) Get(key []byte) []byte {
 	return v
 }
 
-func newView(f *file, tx *bolt.Tx) view {
-	return view{tx: tx, node: rarely(tx.Bucket(bNode)), home: rarely(tx.Bucket(bHome)), strs: *f.strs.Load()}
+func newView(tx *bolt.Tx) view {
+	return view{tx: tx, node: rarely(tx.Bucket(bNode)), inode: rarely(tx.Bucket(bInode)), level: rarely(tx.Bucket(bLevel))}
 }
 
-func (v view) decode(val []byte, parent, ino Ino, e *entry) error {
+func (v *view) decode(val []byte, parent, ino Ino, e *entry) error {
 	if v.loan != nil {
-		return decodeLent(val, v.loan, parent, ino, v.strs, e)
+		return decodeLent(val, v.loan, parent, ino, e)
 	}
-	return decodeRecord(val, parent, ino, v.strs, e)
+	return decodeRecord(val, parent, ino, e)
 }
 
 // names is opened when it is needed only: opening costs as much as a read.
-func (v view) names() *bolt.Bucket { return v.tx.Bucket(bName) }
+func (v *view) names() *bolt.Bucket { return v.tx.Bucket(bName) }
 
-// isLive is a cheaper isDir for a folder of which a child is known.
-func (v view) isLive(ino Ino) bool {
+// number is that of an id.
+func (v *view) number(id string) (Ino, bool) { return number(v.tx.Bucket(bID).Get([]byte(id))) }
+
+// of is the value of the inode bucket.
+func (v *view) of(ino Ino) []byte {
+	if val, ok := v.over[ino]; ok {
+		return val
+	}
 	var kb [8]byte
-	return v.home.Get(binary.BigEndian.AppendUint64(kb[:0], ino)) != nil
+	return v.inode.Get(binary.BigEndian.AppendUint64(kb[:0], ino))
+}
+
+func (v *view) isDir(ino Ino) bool {
+	flags, _, ok := liveAt(v.of(ino))
+	return ok && flags&flagIsFolder != 0
+}
+
+// load reads what is known of ino.
+func (v *view) load(ino Ino, e *entry) (state, error) {
+	val := v.of(ino)
+	if _, home, ok := liveAt(val); ok {
+		var kb [16]byte
+		rec := v.node.Get(key2(kb[:0], home, ino))
+		if rec == nil {
+			return stateUnknown, fmt.Errorf("inode %d has no record: %w", ino, ErrDamaged)
+		}
+		return stateLive, v.decode(rec, home, ino, e)
+	}
+	switch st := stateOf(val); st {
+	case stateUnknown:
+		return st, nil
+	case statePlaceholder:
+		*e = entry{Record: Record{Ino: ino, ID: string(val[1:])}, state: st}
+		return st, nil
+	default:
+		return st, decodeHidden(val, ino, e)
+	}
 }
 
 // entry reads the live node ino.
-func (v view) entry(ino Ino, e *entry) (bool, error) {
-	var kb [16]byte
-	h := v.home.Get(binary.BigEndian.AppendUint64(kb[:0], ino))
-	if h == nil {
+func (v *view) entry(ino Ino, e *entry) (bool, error) {
+	if _, _, ok := liveAt(v.of(ino)); !ok {
 		return false, nil
 	}
-	if len(h) != 8 {
-		return false, fmt.Errorf("home of inode %d: %w", ino, ErrDamaged)
-	}
-	parent := binary.BigEndian.Uint64(h)
-	rec := v.node.Get(key2(kb[:0], parent, ino))
-	if rec == nil {
-		return false, fmt.Errorf("inode %d has no record: %w", ino, ErrDamaged)
-	}
-	return true, v.decode(rec, parent, ino, e)
+	st, err := v.load(ino, e)
+	return st == stateLive, err
 }
 
 // in reads the entry ino of dir; ok=false when it is not there.
-func (v view) in(dir, ino Ino, e *entry) (level uint8, ok bool, err error) {
+func (v *view) in(dir, ino Ino, e *entry) (ok bool, err error) {
 	var kb [16]byte
 	val := v.node.Get(key2(kb[:0], dir, ino))
 	if val == nil {
-		return 0, false, nil
+		return false, nil
 	}
 	return v.value(dir, ino, val, e)
 }
 
 // value decodes what stands under (dir, ino). ok=false for a place that is not
 // shown: a folder inside itself.
-func (v view) value(dir, ino Ino, val []byte, e *entry) (level uint8, ok bool, err error) {
-	if val[0] == tagRecord {
-		err = v.decode(val, dir, ino, e)
-		level = e.level
-	} else {
-		var home Ino
-		if level, home, ok = decodeLink(val); !ok {
-			return 0, false, fmt.Errorf("inode %d in %d: %w", ino, dir, ErrDamaged)
-		}
+func (v *view) value(dir, ino Ino, val []byte, e *entry) (ok bool, err error) {
+	if home, link := decodeLink(val); link {
 		var kb [16]byte
 		rec := v.node.Get(key2(kb[:0], home, ino))
 		if rec == nil {
-			return 0, false, fmt.Errorf("inode %d in %d has no record in %d: %w", ino, dir, home, ErrDamaged)
+			return false, fmt.Errorf("inode %d in %d has no record in %d: %w", ino, dir, home, ErrDamaged)
 		}
 		err = v.decode(rec, home, ino, e)
+	} else {
+		err = v.decode(val, dir, ino, e)
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	if e.Folder && len(e.raw) > 1 && isBelow(v.home, v.node, dir, ino) {
-		return 0, false, nil
-	}
-	return level, true, nil
+	return err == nil && !(e.Folder && len(e.raw) > 1 && v.isBelow(dir, ino)), err
 }
 
-func (v view) isDir(ino Ino) bool { return isDir(v.home, v.node, ino) }
+// levelIn is the level of ino's name in dir, above 0 only where another node
+// has its plain name.
+func (v *view) levelIn(dir, ino Ino) uint8 {
+	if v.level.Bucket == nil {
+		return 0
+	}
+	var kb [16]byte
+	if val := v.level.Get(key2(kb[:0], dir, ino)); len(val) == 1 {
+		return val[0]
+	}
+	return 0
+}
 
-// finish completes e's Record for the outside, as seen at level.
-func (v view) finish(e *entry, level uint8) {
-	if e.Ino != RootIno {
-		e.Shown = shownAt(e.Name, e.ID, level)
-	}
-	if len(e.raw) < 2 {
-		e.Parents = e.raw
-		return
-	}
-	e.Parents = make([]Ino, 0, len(e.raw))
-	for _, p := range e.raw {
-		if v.isDir(p) && !(e.Folder && isBelow(v.home, v.node, p, e.Ino)) {
-			e.Parents = append(e.Parents, p)
+// shownIn is the name of e in dir.
+func (v *view) shownIn(dir Ino, e *entry) string { return shownAt(e.Name, e.ID, v.levelIn(dir, e.Ino)) }
+
+// dentries are the places in which a live entry is shown.
+func (v *view) dentries(e *entry) []Dentry {
+	var list []Dentry
+	for _, dir := range e.raw {
+		if v.isDir(dir) && !(e.Folder && len(e.raw) > 1 && v.isBelow(dir, e.Ino)) {
+			list = append(list, Dentry{dir, v.shownIn(dir, e)})
 		}
 	}
+	return list
 }
 
-// finishFirst completes e as seen in its first parent that is a live folder.
-func (v view) finishFirst(e *entry) {
-	v.finish(e, e.level)
-	if len(e.Parents) > 0 && e.Parents[0] != e.home() {
-		e.Shown = shownAt(e.Name, e.ID, levelIn(v.node, e, e.Parents[0]))
+// finish completes e's Record for the outside, as seen in dir; 0 = in its first
+// parent that is a live folder.
+func (v *view) finish(e *entry, dir Ino) {
+	e.Parents = e.raw
+	if len(e.raw) > 1 {
+		e.Parents = make([]Ino, 0, len(e.raw))
+		for _, p := range e.raw {
+			if v.isDir(p) && !(e.Folder && v.isBelow(p, e.Ino)) {
+				e.Parents = append(e.Parents, p)
+			}
+		}
+	}
+	if dir == 0 {
+		dir = e.home()
+		if len(e.Parents) > 0 {
+			dir = e.Parents[0]
+		}
+	}
+	if e.Ino != RootIno {
+		e.Shown = v.shownIn(dir, e)
 	}
 }
 
 // isBelow reports whether dir is ino or inside it. Only folders of several
 // parents can be inside themselves and yet be reached.
-func isBelow(home, node bucket, dir, ino Ino) bool {
+func (v *view) isBelow(dir, ino Ino) bool {
 	seen := map[Ino]bool{}
 	todo := []Ino{dir}
 	for len(todo) > 0 {
@@ -158,22 +194,24 @@ func isBelow(home, node bucket, dir, ino Ino) bool {
 			continue
 		}
 		seen[d] = true
-		todo = append(todo, parentsOf(home, node, d)...)
+		todo = append(todo, v.parentsOf(d)...)
 	}
 	return false
 }
 
 // parentsOf are the parents of a live node, nil when it is not live.
-func parentsOf(home, node bucket, ino Ino) []Ino {
-	var kb [16]byte
-	h := home.Get(binary.BigEndian.AppendUint64(kb[:0], ino))
-	if h == nil {
-		return nil
+func (v *view) parentsOf(ino Ino) []Ino {
+	flags, home, ok := liveAt(v.of(ino))
+	if !ok || flags&flagIsMulti == 0 {
+		if home == 0 {
+			return nil
+		}
+		return []Ino{home}
 	}
-	parent := binary.BigEndian.Uint64(h)
+	var kb [16]byte
 	var e entry
-	if err := decodeRecord(node.Get(key2(kb[:0], parent, ino)), parent, ino, nil, &e); err != nil {
-		return []Ino{parent}
+	if err := decodeRecord(v.node.Get(key2(kb[:0], home, ino)), home, ino, &e); err != nil {
+		return []Ino{home}
 	}
 	return e.raw
 }
@@ -188,86 +226,70 @@ func (m *Mirror) Root() Record {
 	return rec
 }
 
-// Get reads the live node ino. A node below a folder that is in the trash is
-// live itself; Reachable tells.
-func (m *Mirror) Get(ino Ino) (rec Record, ok bool, err error) {
-	err = m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
+// get reads a live node whose number find knows in that moment.
+func (m *Mirror) get(find func(v *view) (Ino, bool)) (rec Record, ok bool, err error) {
+	err = m.view(func(v *view) (err error) {
+		ino, known := find(v)
+		if !known {
+			return nil
+		}
 		var e entry
 		if ok, err = v.entry(ino, &e); ok && err == nil {
-			v.finishFirst(&e)
+			v.finish(&e, 0)
 			rec = e.Record
 		}
 		return err
 	})
 	return rec, ok && err == nil, err
+}
+
+// Get reads the live node ino. A node below a folder that is in the trash is
+// live itself; Reachable tells.
+func (m *Mirror) Get(ino Ino) (rec Record, ok bool, err error) {
+	return m.get(func(*view) (Ino, bool) { return ino, true })
 }
 
 // ByID reads the live node with this id.
 func (m *Mirror) ByID(id string) (rec Record, ok bool, err error) {
-	// The table first: what leaves it is in the bucket before that.
-	ino, held := m.held(id)
-	err = m.view(func(f *file, tx *bolt.Tx) error {
-		if !held {
-			var known bool
-			if ino, known = number(tx.Bucket(bID).Get([]byte(id))); !known {
-				return nil
-			}
-		}
-		v := newView(f, tx)
-		var e entry
-		var err error
-		if ok, err = v.entry(ino, &e); ok && err == nil {
-			v.finishFirst(&e)
-			rec = e.Record
-		}
-		return err
-	})
-	return rec, ok && err == nil, err
-}
-
-// held looks an id up among those that a first load holds in memory.
-func (m *Mirror) held(id string) (Ino, bool) {
-	if ids := m.cur.Load().ids.Load(); ids != nil {
-		return ids.get(id)
-	}
-	return 0, false
+	return m.get(func(v *view) (Ino, bool) { return v.number(id) })
 }
 
 // Ino is the number of the node with this id, also when it is hidden: in the
 // trash, pending, or known only as somebody's parent.
 func (m *Mirror) Ino(id string) (ino Ino, ok bool) {
-	if ino, ok := m.held(id); ok {
-		return ino, true
-	}
-	err := m.view(func(_ *file, tx *bolt.Tx) error {
-		ino, ok = number(tx.Bucket(bID).Get([]byte(id)))
+	ino, err := m.InoOf(id)
+	m.logError(err)
+	return ino, ino != 0
+}
+
+// InoOf is Ino for a caller to whom "not known" (0) and "cannot be read" are
+// different answers.
+func (m *Mirror) InoOf(id string) (ino Ino, err error) {
+	err = m.view(func(v *view) error {
+		ino, _ = v.number(id)
 		return nil
 	})
-	m.logError(err)
-	return ino, ok && err == nil
+	return ino, err
 }
 
 // Lookup finds the node shown in dir under this name in any spelling (Fold);
 // exact reports whether this is the spelling shown. With Options.NamesExact no
 // other spelling is found. ok=false: the mirror does not know such a node.
 func (m *Mirror) Lookup(dir Ino, shown string) (rec Record, exact, ok bool, err error) {
-	err = m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
+	err = m.view(func(v *view) error {
 		var kb [8 + NameMax + 1]byte
 		if len(shown) > NameMax {
 			return nil
 		}
 		c, found := firstClaim(v.names().Get(nameKey(kb[:0], dir, shown)))
-		if !found || !v.isLive(dir) {
+		if !found || !v.isDir(dir) {
 			return nil
 		}
 		var e entry
-		level, there, err := v.in(dir, c.ino, &e)
-		if err != nil || !there {
+		if there, err := v.in(dir, c.ino, &e); err != nil || !there {
 			return err
 		}
-		v.finish(&e, level)
+		v.finish(&e, dir)
 		exact = e.Shown == shown
 		if ok = exact || !m.o.NamesExact; ok {
 			rec = e.Record
@@ -284,10 +306,8 @@ func (m *Mirror) Lookup(dir Ino, shown string) (rec Record, exact, ok bool, err 
 // who is in the way of another one of that name. Of several (API §5.5: it
 // happens) it is the oldest.
 func (m *Mirror) ByName(dir Ino, name string) (rec Record, ok bool, err error) {
-	err = m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
+	err = m.view(func(v *view) (err error) {
 		var best entry
-		var err error
 		if plain := mappedName(name); len(plain) <= NameMax+NameMax/2 {
 			// Another case may be longer in bytes, and then be shown whole.
 			if ok, err = v.holderOf(nameKey(nil, dir, plain), name, &best, false); err != nil {
@@ -300,10 +320,7 @@ func (m *Mirror) ByName(dir Ino, name string) (rec Record, ok bool, err error) {
 			}
 		}
 		if ok {
-			v.finishFirst(&best)
-			if dir != best.home() {
-				best.Shown = shownAt(best.Name, best.ID, levelIn(v.node, &best, dir))
-			}
+			v.finish(&best, dir)
 			rec = best.Record
 		}
 		return nil
@@ -336,12 +353,14 @@ func (m *Mirror) list(l *loan, dir, after Ino, max int, fn func(*Record) bool) e
 	if max <= 0 {
 		return nil
 	}
-	return m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
+	return m.view(func(v *view) error {
 		if !v.isDir(dir) {
 			return nil
 		}
 		v.loan = l
+		if k, _ := v.level.Cursor().Seek(be(dir)); !bytes.HasPrefix(k, be(dir)) {
+			v.level = bucket{} // nearly always: each has its plain name here
+		}
 		var e entry
 		slab := make([]Ino, 0, 32)
 		n := 0
@@ -350,11 +369,10 @@ func (m *Mirror) list(l *loan, dir, after Ino, max int, fn func(*Record) bool) e
 				slab = make([]Ino, 0, 256)
 			}
 			e.raw = slab[len(slab):len(slab):cap(slab)]
-			level, ok, err := v.value(dir, ino, val, &e)
-			if err != nil || !ok {
+			if ok, err := v.value(dir, ino, val, &e); err != nil || !ok {
 				return err
 			}
-			v.finish(&e, level)
+			v.finish(&e, dir)
 			if l == nil {
 				slab = slab[:min(len(slab)+len(e.raw), cap(slab))]
 			}
@@ -377,7 +395,7 @@ func callback(fn func(*Record) bool, r *Record) bool {
 }
 
 // each walks over the entries of dir behind after.
-func (v view) each(dir, after Ino, fn func(ino Ino, val []byte) error) error {
+func (v *view) each(dir, after Ino, fn func(ino Ino, val []byte) error) error {
 	prefix := be(dir)
 	c := v.node.Cursor()
 	if after == ^Ino(0) {
@@ -403,8 +421,9 @@ func (m *Mirror) Listed(dir Ino) bool {
 		return true
 	}
 	var listed bool
-	err := m.view(func(_ *file, tx *bolt.Tx) error {
-		listed = tx.Bucket(bListed).Get(be(dir)) != nil
+	err := m.view(func(v *view) error {
+		flags, _, ok := liveAt(v.of(dir))
+		listed = ok && flags&flagIsListed != 0
 		return nil
 	})
 	return listed && err == nil
@@ -414,17 +433,15 @@ func (m *Mirror) Listed(dir Ino) bool {
 // at max nodes at most; n is how many were looked at. dir 0 and n 0: there is
 // no live node behind after; dir 0 otherwise: at is where to go on.
 func (m *Mirror) NextFolder(after Ino, max int) (dir, at Ino, n int, err error) {
-	err = m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
-		c := v.home.Cursor()
-		var kb [16]byte
-		for k, h := c.Seek(be(after + 1)); k != nil && n < max; k, h = c.Next() {
-			if len(k) != 8 || len(h) != 8 {
-				return fmt.Errorf("home of %x: %w", k, ErrDamaged)
+	err = m.view(func(v *view) error {
+		c := v.inode.Cursor()
+		for k, val := c.Seek(be(after + 1)); k != nil && n < max; k, val = c.Next() {
+			if len(k) != 8 {
+				return fmt.Errorf("inode %x: %w", k, ErrDamaged)
 			}
 			n++
 			at = binary.BigEndian.Uint64(k)
-			if isFolderValue(v.node.Get(key2(kb[:0], binary.BigEndian.Uint64(h), at))) {
+			if flags, _, ok := liveAt(val); ok && flags&flagIsFolder != 0 {
 				dir = at
 				return nil
 			}
@@ -446,8 +463,7 @@ func (m *Mirror) Empty(dir Ino) (empty bool, err error) {
 
 // Count is the number of live nodes in dir. It reads all their keys.
 func (m *Mirror) Count(dir Ino) (n int) {
-	err := m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
+	err := m.view(func(v *view) error {
 		if !v.isDir(dir) {
 			return nil
 		}
@@ -471,8 +487,7 @@ func (m *Mirror) logError(err error) {
 // lead there; false when none does: something above is in the trash, unknown,
 // or inside itself. The root's path is empty.
 func (m *Mirror) Path(ino Ino) (path []string, ok bool) {
-	err := m.view(func(f *file, tx *bolt.Tx) error {
-		v := newView(f, tx)
+	err := m.view(func(v *view) error {
 		if path, ok = v.path(ino, map[Ino]bool{}); ok {
 			slices.Reverse(path)
 		}
@@ -482,7 +497,7 @@ func (m *Mirror) Path(ino Ino) (path []string, ok bool) {
 }
 
 // path climbs from ino to the root, the last name first.
-func (v view) path(ino Ino, seen map[Ino]bool) ([]string, bool) {
+func (v *view) path(ino Ino, seen map[Ino]bool) ([]string, bool) {
 	var names []string
 	for ino != RootIno {
 		if seen[ino] || ino == 0 {
@@ -499,7 +514,7 @@ func (v view) path(ino Ino, seen map[Ino]bool) ([]string, bool) {
 					continue
 				}
 				if rest, ok := v.path(p, seen); ok {
-					return append(append(names, shownAt(e.Name, e.ID, levelIn(v.node, &e, p))), rest...), true
+					return append(append(names, v.shownIn(p, &e)), rest...), true
 				}
 			}
 			return nil, false
@@ -507,7 +522,7 @@ func (v view) path(ino Ino, seen map[Ino]bool) ([]string, bool) {
 		if !v.isDir(e.raw[0]) {
 			return nil, false
 		}
-		names = append(names, shownAt(e.Name, e.ID, e.level))
+		names = append(names, v.shownIn(e.raw[0], &e))
 		ino = e.raw[0]
 	}
 	return names, v.isDir(RootIno)

@@ -57,8 +57,13 @@ type Record struct {
 type entry struct {
 	Record
 	raw   []Ino // parents as told, resolved; the record is stored under raw[0], or under 0 when there is none
-	level uint8 // of the name it has in raw[0]
-	rank  rank
+	state state
+}
+
+func (e *entry) clone() *entry {
+	c := *e
+	c.raw = slices.Clone(e.raw)
+	return &c
 }
 
 // home is the parent under which the record is stored.
@@ -69,22 +74,30 @@ func (e *entry) home() Ino {
 	return e.raw[0]
 }
 
-// rank orders states of one version: what a later one says wins over an
-// earlier one of equal version, whatever the order in which they arrive.
-type rank uint8
+// state is what is known of an inode number. Among states of one version a
+// later one wins over an earlier one, whatever the order in which they arrive.
+type state uint8
 
 const (
-	rankPending rank = iota // PENDING, without name, or of a kind nobody shows
-	rankLive
-	rankTrash // kept whole until it is purged
-	rankGone  // answered 404, or not told by a full feed
-	rankPurged
+	stateUnknown     state = iota
+	statePlaceholder       // it has an id, and is nothing yet: named as a parent, or bound in advance
+	statePending           // PENDING, without name, of a kind nobody shows, or not told by a full answer
+	stateLive
+	stateTrash // kept whole until it is purged
+	stateGone  // answered 404
+	statePurged
 )
+
+// known reports whether the service told of it.
+func (s state) known() bool { return s >= statePending }
+
+// hidden reports whether a record is kept of what is not shown.
+func (s state) hidden() bool { return s >= statePending && s != stateLive }
 
 // Values of the node bucket begin with one of these.
 const (
-	tagRecord = 0x01 // record, format 1
-	tagLink   = 0x81 // link, format 1: level, then where the record is
+	tagRecord = 0x02
+	tagLink   = 0x82 // then where the record is
 )
 
 const (
@@ -94,7 +107,6 @@ const (
 	flagMD5Text // anything else
 	flagProps
 	flagParents
-	flagLevel
 	flagGen
 	flagNoCreated
 	flagNoModified
@@ -115,8 +127,8 @@ func dayTime(d uint16) time.Time { return seenEpoch.Add(time.Duration(d) * 24 * 
 
 // appendRecord is the format of a record: tag, flags, then the fields in the
 // order below; lengths and numbers are varints, strings carry their length,
-// frequent ones are codes of the string table.
-func appendRecord(b []byte, e *entry, t *table) []byte {
+// usual ones are codes.
+func appendRecord(b []byte, e *entry) []byte {
 	var flags uint64
 	var sum [16]byte
 	if e.Folder {
@@ -138,9 +150,6 @@ func appendRecord(b []byte, e *entry, t *table) []byte {
 	}
 	if len(e.raw) > 1 {
 		flags |= flagParents
-	}
-	if e.level > 0 {
-		flags |= flagLevel
 	}
 	if e.Gen > 0 {
 		flags |= flagGen
@@ -165,7 +174,7 @@ func appendRecord(b []byte, e *entry, t *table) []byte {
 	if !e.Modified.IsZero() {
 		b = binary.AppendVarint(b, e.Modified.UnixMilli()-created)
 	}
-	b = t.append(b, e.CreatedBy)
+	b = appendCode(b, e.CreatedBy)
 	if flags&flagContent != 0 {
 		b = binary.AppendVarint(b, e.Content)
 		b = binary.AppendVarint(b, e.Size)
@@ -175,7 +184,7 @@ func appendRecord(b []byte, e *entry, t *table) []byte {
 		case flags&flagMD5Text != 0:
 			b = appendString(b, e.MD5)
 		}
-		b = t.append(b, e.ContentType)
+		b = appendCode(b, e.ContentType)
 	}
 	if flags&flagGen != 0 {
 		b = binary.AppendUvarint(b, e.Gen)
@@ -185,9 +194,6 @@ func appendRecord(b []byte, e *entry, t *table) []byte {
 		for _, p := range e.raw[1:] {
 			b = binary.AppendUvarint(b, p)
 		}
-	}
-	if flags&flagLevel != 0 {
-		b = append(b, e.level)
 	}
 	if flags&flagProps != 0 {
 		b = binary.AppendVarint(b, e.PropsVersion)
@@ -270,29 +276,59 @@ func (r *reader) string() string {
 	return s
 }
 
-func (r *reader) code(t []string) string {
+func (r *reader) code() string {
 	switch c := r.uvarint(); {
 	case c == 0:
-		return ""
-	case c == 1:
 		return r.string()
-	case t == nil: // the caller wants something else of the record
-		return ""
-	case c-2 < uint64(len(t)):
-		return t[c-2]
+	case c <= uint64(len(usual)):
+		return usual[c-1]
 	}
 	r.bad = true
 	return ""
+}
+
+// usual are strings that repeat a million times. Their places are part of the
+// format: add at the end.
+var usual = [...]string{
+	"", "CloudDriveWeb", "CloudDriveIOS", "CloudDriveAndroid", "CloudDriveDesktop",
+	"application/octet-stream", "application/pdf", "application/zip", "application/json", "application/xml",
+	"application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint", "application/rtf",
+	"application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+	"application/vnd.openxmlformats-officedocument.presentationml.presentation",
+	"application/vnd.oasis.opendocument.text", "application/vnd.oasis.opendocument.spreadsheet",
+	"application/x-tar", "application/gzip", "application/x-gzip", "application/x-7z-compressed", "application/x-rar-compressed",
+	"application/javascript", "application/epub+zip", "application/postscript", "application/x-sqlite3",
+	"text/plain", "text/plain; charset=utf-8", "text/html", "text/css", "text/csv", "text/markdown", "text/xml", "text/x-python",
+	"image/jpeg", "image/png", "image/gif", "image/webp", "image/tiff", "image/heic", "image/svg+xml", "image/bmp",
+	"image/x-canon-cr2", "image/x-nikon-nef", "image/x-sony-arw", "image/x-adobe-dng",
+	"video/mp4", "video/quicktime", "video/x-matroska", "video/x-msvideo", "video/webm", "video/mpeg", "video/3gpp",
+	"audio/mpeg", "audio/mp4", "audio/flac", "audio/ogg", "audio/x-wav", "message/rfc822",
+}
+
+var usualCode = func() map[string]uint64 {
+	m := map[string]uint64{}
+	for i, s := range usual {
+		m[s] = uint64(i) + 1
+	}
+	return m
+}()
+
+func appendCode(b []byte, s string) []byte {
+	if c, ok := usualCode[s]; ok {
+		return binary.AppendUvarint(b, c)
+	}
+	return appendString(append(b, 0), s)
 }
 
 // decodeRecord reads the value stored under (parent, ino) into e. parent is 0
 // for the root and for nodes without parents. All strings are parts of one
 // copy, so a record costs one allocation and is safe to keep. Errors wrap
 // ErrDamaged.
-func decodeRecord(v []byte, parent, ino Ino, strs []string, e *entry) error {
+func decodeRecord(v []byte, parent, ino Ino, e *entry) error {
 	buf := make([]byte, len(v)+md5Len)
 	copy(buf, v)
-	return decode(v, unsafe.String(unsafe.SliceData(buf), len(v)), buf[len(v):], nil, parent, ino, strs, e)
+	return decode(v, unsafe.String(unsafe.SliceData(buf), len(v)), buf[len(v):], nil, parent, ino, e)
 }
 
 const md5Len = 32 // of the text
@@ -305,23 +341,23 @@ type loan struct {
 
 // decodeLent is decodeRecord without the copy: e is valid as long as v is, and
 // until the next use of l.
-func decodeLent(v []byte, l *loan, parent, ino Ino, strs []string, e *entry) error {
+func decodeLent(v []byte, l *loan, parent, ino Ino, e *entry) error {
 	if l.props == nil {
 		l.props = map[string]string{}
 	}
 	clear(l.props)
-	return decode(v, unsafe.String(unsafe.SliceData(v), len(v)), l.md5[:], l.props, parent, ino, strs, e)
+	return decode(v, unsafe.String(unsafe.SliceData(v), len(v)), l.md5[:], l.props, parent, ino, e)
 }
 
 // decode reads v, of which text has the bytes. It puts the md5 into sum, and
 // the properties into props, nil = a map of their own.
-func decode(v []byte, text string, sum []byte, props map[string]string, parent, ino Ino, strs []string, e *entry) error {
+func decode(v []byte, text string, sum []byte, props map[string]string, parent, ino Ino, e *entry) error {
 	r := reader{b: v, s: text}
 	if r.byte() != tagRecord {
 		return fmt.Errorf("inode %d: not a record: %w", ino, ErrDamaged)
 	}
 	flags := r.uvarint()
-	*e = entry{rank: rankLive, raw: e.raw[:0]}
+	*e = entry{state: stateLive, raw: e.raw[:0]}
 	e.Ino = ino
 	e.Folder = flags&flagFolder != 0
 	e.ID = r.string()
@@ -336,7 +372,7 @@ func decode(v []byte, text string, sum []byte, props map[string]string, parent, 
 	if flags&flagNoModified == 0 {
 		e.Modified = time.UnixMilli(created + r.varint()).UTC()
 	}
-	e.CreatedBy = r.code(strs)
+	e.CreatedBy = r.code()
 	if flags&flagContent != 0 {
 		e.Content = r.varint()
 		e.Size = r.varint()
@@ -352,7 +388,7 @@ func decode(v []byte, text string, sum []byte, props map[string]string, parent, 
 		case flags&flagMD5Text != 0:
 			e.MD5 = r.string()
 		}
-		e.ContentType = r.code(strs)
+		e.ContentType = r.code()
 	}
 	if flags&flagGen != 0 {
 		e.Gen = r.uvarint()
@@ -369,9 +405,6 @@ func decode(v []byte, text string, sum []byte, props map[string]string, parent, 
 		for range n {
 			e.raw = append(e.raw, r.uvarint())
 		}
-	}
-	if flags&flagLevel != 0 {
-		e.level = r.byte()
 	}
 	if flags&flagProps != 0 {
 		e.PropsVersion = r.varint()
@@ -404,77 +437,74 @@ func isFolderValue(v []byte) bool {
 	return n > 0 && flags&flagFolder != 0
 }
 
-// A link says that the record of a node with several parents is elsewhere, and
-// at which level its name stands here.
-func appendLink(b []byte, level uint8, home Ino) []byte {
-	b = append(b, tagLink, level)
-	return binary.AppendUvarint(b, home)
+// A link says that the record of a node with several parents is elsewhere.
+func appendLink(b []byte, home Ino) []byte { return binary.AppendUvarint(append(b, tagLink), home) }
+
+func decodeLink(v []byte) (home Ino, ok bool) {
+	if len(v) < 2 || v[0] != tagLink {
+		return 0, false
+	}
+	h, n := binary.Uvarint(v[1:])
+	return h, n > 0
 }
 
-func decodeLink(v []byte) (level uint8, home Ino, ok bool) {
-	if len(v) < 3 || v[0] != tagLink {
+// The value of the inode bucket begins with the state. A placeholder's goes on
+// with its id, a live one's with flags and the parent under which the record
+// is; of what is hidden the record is here, behind the time since when.
+const (
+	flagIsFolder = 1 << iota
+	flagIsMulti  // a folder with several parents
+	flagIsListed // it was listed completely before the first sync ended
+)
+
+const liveLen = 2 + 8
+
+func appendLive(b []byte, flags byte, home Ino) []byte {
+	return binary.BigEndian.AppendUint64(append(b, byte(stateLive), flags), home)
+}
+
+func appendPlaceholder(b []byte, id string) []byte {
+	return append(append(b, byte(statePlaceholder)), id...)
+}
+
+func appendHidden(b []byte, e *entry, since time.Time) []byte {
+	b = append(b, byte(e.state))
+	b = binary.AppendVarint(b, since.Unix())
+	b = binary.AppendUvarint(b, e.home())
+	return appendRecord(b, e)
+}
+
+func stateOf(v []byte) state {
+	if len(v) == 0 {
+		return stateUnknown
+	}
+	return state(v[0])
+}
+
+// liveAt is where the record of a live one is; ok=false for others.
+func liveAt(v []byte) (flags byte, home Ino, ok bool) {
+	if len(v) != liveLen || v[0] != byte(stateLive) {
 		return 0, 0, false
 	}
-	h, n := binary.Uvarint(v[2:])
-	return v[1], h, n > 0
+	return v[1], binary.BigEndian.Uint64(v[2:]), true
 }
 
-// A tombstone keeps all that was known of a node that is not shown, so that it
-// comes back as what it was.
-func appendTomb(b []byte, e *entry, hidden time.Time, t *table) []byte {
-	b = append(b, 1, byte(e.rank))
-	b = binary.AppendVarint(b, hidden.Unix())
-	b = binary.AppendUvarint(b, e.home())
-	return appendRecord(b, e, t)
-}
-
-// tombHead is what a tombstone begins with.
-func tombHead(v []byte) (rank, time.Time) {
+// hiddenSince is since when what v tells about is hidden.
+func hiddenSince(v []byte) time.Time {
 	r := reader{b: v, pos: 1}
-	return rank(r.byte()), time.Unix(r.varint(), 0)
+	return time.Unix(r.varint(), 0)
 }
 
-func decodeTomb(v []byte, ino Ino, strs []string, e *entry) (hidden time.Time, err error) {
-	r := reader{b: v}
-	format, rk := r.byte(), rank(r.byte())
-	at, home := r.varint(), r.uvarint()
-	if r.bad || format != 1 || rk > rankPurged {
-		return time.Time{}, fmt.Errorf("inode %d: not a tombstone: %w", ino, ErrDamaged)
+func decodeHidden(v []byte, ino Ino, e *entry) error {
+	r := reader{b: v, pos: 1}
+	_ = r.varint()
+	home := r.uvarint()
+	if r.bad || !stateOf(v).hidden() || stateOf(v) > statePurged {
+		return fmt.Errorf("inode %d: neither live nor hidden: %w", ino, ErrDamaged)
 	}
-	if err := decodeRecord(v[r.pos:], home, ino, strs, e); err != nil {
-		return time.Time{}, err
+	if err := decodeRecord(v[r.pos:], home, ino, e); err != nil {
+		return err
 	}
-	e.rank = rk
-	return time.Unix(at, 0), nil
-}
-
-// table is the string table of one file: content types and owners, which are
-// few and repeat a million times. Only the writer adds to it; readers load
-// strs once they have their transaction, and codes are published before the
-// transaction that uses them is committed, so none is ever missing.
-type table struct {
-	codes map[string]uint64
-	strs  []string
-	saved int // how many of strs are in the file
-	pub   func([]string)
-}
-
-const tableMax = 4096
-
-func (t *table) append(b []byte, s string) []byte {
-	if s == "" {
-		return append(b, 0)
-	}
-	c, ok := t.codes[s]
-	if !ok {
-		if len(t.strs) >= tableMax || len(s) > 200 {
-			return appendString(append(b, 1), s)
-		}
-		s = string(append([]byte(nil), s...))
-		c = uint64(len(t.strs)) + 2
-		t.strs = append(t.strs, s)
-		t.codes[s] = c
-		t.pub(t.strs)
-	}
-	return binary.AppendUvarint(b, c)
+	e.state = stateOf(v)
+	return nil
 }

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -34,59 +33,46 @@ func (m *Mirror) SetRoot(n drive.Node) ([]Change, error) {
 }
 
 // Apply applies one chunk of the feed, nodes and checkpoint in one
-// transaction; a Checkpoint "" leaves the old one. A large one is durable with
-// the next small write, or FeedEnd. A chunk should have 2,000 nodes at most:
-// after larger transactions bbolt makes readers wait while it sorts what they
-// freed. Reset is not looked at: who
-// sees it begins a rebuild, or goes on where nothing is known yet. A node told
-// twice, or told late, changes nothing.
+// transaction, which is durable when it returns; a Checkpoint "" leaves the old
+// one. A chunk should have 2,000 nodes at most: after larger transactions bbolt
+// makes readers wait while it sorts what they freed. Reset is not looked at: who
+// sees it begins a refresh. A node told twice, or told late, changes nothing.
 func (m *Mirror) Apply(b drive.Batch) ([]Change, error) {
 	now := time.Now()
 	m.wmu.Lock()
 	defer m.wmu.Unlock()
-	old, _ := m.Checkpoint()
-	if len(b.Nodes) == 0 && (b.Checkpoint == "" || b.Checkpoint == old) {
-		m.state.mu.Lock()
-		m.state.confirmed = now
-		m.state.mu.Unlock()
+	if old, _ := m.Checkpoint(); len(b.Nodes) == 0 && (b.Checkpoint == "" || b.Checkpoint == old) {
+		m.confirm(now, "")
 		return nil, nil
 	}
-	f := m.cur.Load()
-	f.lazy = len(b.Nodes) >= lazyFrom
 	changes, err := m.writeLocked(sourceFeed, false, func(w *wtx) error {
-		return w.applyBatch(b, now)
+		err := w.apply(b.Nodes)
+		for i := range b.Nodes {
+			w.beside(b.Nodes[i].ID)
+		}
+		return errors.Join(err, w.putCheckpoint(b.Checkpoint))
 	})
-	f.lazy = false
-	if err != nil {
-		return nil, err
+	if err == nil {
+		m.confirm(now, b.Checkpoint)
 	}
-	m.state.mu.Lock()
-	defer m.state.mu.Unlock()
-	m.state.confirmed = now
-	if b.Checkpoint != "" {
-		m.state.checkpoint = b.Checkpoint
-	}
-	return changes, nil
+	return changes, err
 }
 
-func (w *wtx) applyBatch(b drive.Batch, now time.Time) error {
-	if err := w.apply(b.Nodes); err != nil {
+func (w *wtx) putCheckpoint(cp string) error {
+	if err := w.meta.Put([]byte(keyConfirmed), be(uint64(w.now.UnixMilli()))); err != nil || cp == "" {
 		return err
 	}
-	if w.m.rebuild != nil && w.from == nil {
-		// The rebuild may hear of several versions at once and count them as
-		// one; what is shown meanwhile has to be known at the exchange.
-		for i := range b.Nodes {
-			w.remember(b.Nodes[i].ID)
-		}
+	return w.meta.Put([]byte(keyCheckpoint), []byte(cp))
+}
+
+// confirm notes in memory what is committed.
+func (m *Mirror) confirm(at time.Time, cp string) {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	m.state.confirmed = at
+	if cp != "" {
+		m.state.checkpoint = cp
 	}
-	if err := w.meta.Put([]byte(keyConfirmed), be(uint64(now.UnixMilli()))); err != nil {
-		return err
-	}
-	if b.Checkpoint == "" {
-		return nil
-	}
-	return w.meta.Put([]byte(keyCheckpoint), []byte(b.Checkpoint))
 }
 
 // Answer applies a node that the service answered to a call for it. own: the
@@ -95,20 +81,20 @@ func (w *wtx) applyBatch(b drive.Batch, now time.Time) error {
 // and the id got another number, that one is given up.
 func (m *Mirror) Answer(n drive.Node, own bool, bind Ino) ([]Change, error) {
 	return m.writeSmall(sourceAnswer, own, func(w *wtx) error {
-		w.remember(n.ID)
+		defer w.remember(n.ID)
 		if bind == 0 || n.IsRoot {
 			return w.apply([]drive.Node{n})
 		}
-		_, _, known := w.lookup(n.ID)
+		_, known := w.lookup(n.ID)
 		if err := w.rebind(n.ID, bind); err != nil {
 			return err
 		}
 		if err := w.apply([]drive.Node{n}); err != nil {
 			return err
 		}
-		if n.Kind == drive.Folder && !known && w.bulk {
-			// A folder made by us a moment ago: nothing unseen is in it.
-			return w.listed.Put(be(bind), []byte{1})
+		if n.Kind == drive.Folder && !known {
+			// Made by us a moment ago: nothing unseen is in it.
+			w.setListed(bind)
 		}
 		return nil
 	})
@@ -123,16 +109,13 @@ const NotLive = -1
 // has changed since, nothing is done.
 func (m *Mirror) Believe(n drive.Node, against int64) ([]Change, error) {
 	return m.writeSmall(sourceRepair, false, func(w *wtx) error {
-		if ino, here, _ := w.lookup(n.ID); here {
-			var cur entry
-			live, _, err := w.load(ino, &cur)
-			if err != nil || live != (against != NotLive) || live && cur.Version != against {
-				return err
-			}
-		} else if against != NotLive {
-			return nil
+		var cur entry
+		ino, _ := w.lookup(n.ID)
+		live, err := w.view.entry(ino, &cur)
+		if err != nil || live != (against != NotLive) || live && cur.Version != against {
+			return err
 		}
-		w.remember(n.ID)
+		defer w.remember(n.ID)
 		return w.apply([]drive.Node{n})
 	})
 }
@@ -142,46 +125,52 @@ func (m *Mirror) Believe(n drive.Node, against int64) ([]Change, error) {
 // number. Unknown ids are bound in advance.
 func (m *Mirror) Rebind(id string, to Ino) ([]Change, error) {
 	return m.writeSmall(sourceAnswer, true, func(w *wtx) error {
-		w.remember(id)
+		defer w.remember(id)
 		return w.rebind(id, to)
 	})
 }
 
 func (w *wtx) rebind(id string, to Ino) error {
-	if to == RootIno {
-		return fmt.Errorf("the root: %w", ErrBound)
-	}
-	ino, here, _ := w.lookup(id)
+	ino, known := w.lookup(id)
 	switch {
-	case here && ino == RootIno:
-		return fmt.Errorf("%s is the root: %w", id, ErrBound)
-	case here:
+	case to == RootIno, known && ino == RootIno:
+		return fmt.Errorf("%s: the root: %w", id, ErrBound)
+	case known:
 		return w.reinode(id, ino, to)
 	}
 	if err := w.vacate(to, id); err != nil {
 		return err
 	}
-	if w.bulk {
-		w.fresh[id] = to
-	}
-	// As in reinode: the number may be below what a killed load looks through.
-	if err := w.id.Put([]byte(id), w.keep(binary.AppendUvarint(nil, to))); err != nil {
-		return err
-	}
-	// Until somebody tells about it; upsert removes it.
-	return w.ghost.Put(be(to), []byte(id))
+	w.bind(id, to)
+	w.set(to, appendPlaceholder(nil, id)) // until somebody tells about it
+	return nil
 }
 
-// remember keeps an id that an answer told about: a full feed begun before may
-// not know it yet.
+// remember keeps what an answer told: a full answer begun before may not know it
+// yet.
 func (w *wtx) remember(id string) {
 	m := w.m
-	m.recent[id] = w.now
-	if m.rebuild != nil || w.now.Sub(m.cleared) < recentFor/4 {
+	ino, known := w.lookup(id)
+	if !known {
+		return
+	}
+	w.beside(id)
+	m.recent[ino] = w.now
+	if len(m.recent) < recentMax && w.now.Sub(m.cleared) < recentFor/4 {
 		return
 	}
 	m.cleared = w.now
-	maps.DeleteFunc(m.recent, func(_ string, at time.Time) bool { return w.now.Sub(at) > recentFor })
+	maps.DeleteFunc(m.recent, func(_ Ino, at time.Time) bool { return w.now.Sub(at) > recentFor })
+	if len(m.recent) >= recentMax {
+		clear(m.recent)
+	}
+}
+
+// beside notes that a node was told beside the full answer that is being taken.
+func (w *wtx) beside(id string) {
+	if ino, known := w.lookup(id); known && w.m.full != nil {
+		w.m.full.beside.add(ino)
+	}
 }
 
 // Listing applies children of dir as a listing told them, all at once or piece
@@ -190,16 +179,9 @@ func (w *wtx) remember(id string) {
 // known here and was not told stays: one listing is no proof that it is gone.
 // ErrUnknown when dir is no live folder.
 func (m *Mirror) Listing(dir Ino, nodes []drive.Node, last bool) ([]Change, error) {
-	m.wmu.Lock()
-	defer m.wmu.Unlock()
-	f := m.cur.Load()
-	// As with news: a sync for each piece of a long listing costs more than
-	// the piece, and what is lost with the machine is told again.
-	f.lazy = len(nodes) >= lazyFrom
-	defer func() { f.lazy = false }()
-	return m.writeLocked(sourceListing, false, func(w *wtx) error {
+	return m.write(sourceListing, false, func(w *wtx) error {
 		var e entry
-		live, _, err := w.load(dir, &e)
+		live, err := w.view.entry(dir, &e)
 		if err != nil {
 			return err
 		}
@@ -215,13 +197,13 @@ func (m *Mirror) Listing(dir Ino, nodes []drive.Node, last bool) ([]Change, erro
 		if err := w.apply(list); err != nil {
 			return err
 		}
-		for i := 0; i < len(list) && !w.bulk; i++ {
-			w.remember(list[i].ID)
+		for i := range list {
+			w.beside(list[i].ID)
 		}
-		if !last || !w.bulk {
-			return nil
+		if last && !m.Complete() {
+			w.setListed(dir)
 		}
-		return w.listed.Put(be(dir), []byte{1})
+		return nil
 	})
 }
 
@@ -234,43 +216,52 @@ const ListingPiece = 1000
 // version from feed or listing do not bring it back.
 func (m *Mirror) Gone(id string, version int64) ([]Change, error) {
 	return m.writeSmall(sourceAnswer, false, func(w *wtx) error {
-		ino, here, _ := w.lookup(id)
-		if !here || ino == RootIno {
+		ino, known := w.lookup(id)
+		if !known || ino == RootIno {
 			return nil
 		}
 		var cur entry
-		live, hidden, err := w.load(ino, &cur)
-		if err != nil || !live && !hidden || live && version != 0 && version < cur.Version {
+		st, err := w.load(ino, &cur)
+		if err != nil || !st.known() || st == statePurged || st == stateLive && version != 0 && version < cur.Version {
 			return err
 		}
 		w.remember(id)
 		gone := cur
-		gone.rank = rankGone
+		gone.state = max(stateGone, st)
 		gone.Version = max(cur.Version, version)
-		return w.hide(&gone, &cur, live)
+		return w.hide(&gone, &cur)
 	})
+}
+
+// change changes a live node that stays what and where it is.
+func (w *wtx) change(id string, fn func(next *entry) bool) error {
+	var cur entry
+	ino, _ := w.lookup(id)
+	if live, err := w.view.entry(ino, &cur); err != nil || !live {
+		return err
+	}
+	next := cur
+	if !fn(&next) {
+		return nil
+	}
+	w.remember(id)
+	return w.rewrite(&next, &cur)
 }
 
 // SetProps tells our own properties of a node as known for its version; nil
 // forgets them. What is known for a newer version stays.
 func (m *Mirror) SetProps(id string, version int64, props map[string]string) ([]Change, error) {
 	return m.writeSmall(sourceAnswer, true, func(w *wtx) error {
-		ino, here, _ := w.lookup(id)
-		if !here {
-			return nil
-		}
-		var cur entry
-		live, _, err := w.load(ino, &cur)
-		if err != nil || !live || cur.Props != nil && props != nil && version < cur.PropsVersion {
-			return err
-		}
-		w.remember(id)
-		next := cur
-		next.Props, next.PropsVersion = maps.Clone(props), version
-		if props == nil {
-			next.PropsVersion = 0
-		}
-		return w.rewrite(&next, &cur)
+		return w.change(id, func(e *entry) bool {
+			if e.Props != nil && props != nil && version < e.PropsVersion {
+				return false
+			}
+			e.Props, e.PropsVersion = maps.Clone(props), version
+			if props == nil {
+				e.PropsVersion = 0
+			}
+			return true
+		})
 	})
 }
 
@@ -278,19 +269,11 @@ func (m *Mirror) SetProps(id string, version int64, props map[string]string) ([]
 // inode number was shown with another one. Nothing changes for who looks.
 func (m *Mirror) SetGen(id string, content int64, gen uint64) error {
 	_, err := m.writeSmall(sourceAnswer, true, func(w *wtx) error {
-		ino, here, _ := w.lookup(id)
-		if !here {
-			return nil
-		}
-		var cur entry
-		live, _, err := w.load(ino, &cur)
-		if err != nil || !live || cur.Content != content || cur.Gen == gen {
-			return err
-		}
-		w.remember(id)
-		next := cur
-		next.Gen = gen
-		return w.rewrite(&next, &cur)
+		return w.change(id, func(e *entry) bool {
+			same := e.Content == content && e.Gen != gen
+			e.Gen = gen
+			return same
+		})
 	})
 	return err
 }

@@ -443,7 +443,7 @@ func TestPrune(t *testing.T) {
 		}
 		prune := func(before time.Time) {
 			t.Helper()
-			if _, err := m.write(sourceAnswer, false, func(w *wtx) error { _, err := w.prune(before); return err }); err != nil {
+			if _, err := m.write(sourceAnswer, false, func(w *wtx) error { _, err := w.prune(0, before); return err }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -474,7 +474,7 @@ func TestTrashIsWhole(t *testing.T) {
 	apply(t, m, drive.Node{ID: "f", Status: drive.Trashed, Version: 2})
 	load := func() (e entry) {
 		t.Helper()
-		if _, err := m.write(sourceAnswer, false, func(w *wtx) error { _, _, err := w.load(was.Ino, &e); return err }); err != nil {
+		if _, err := m.write(sourceAnswer, false, func(w *wtx) error { _, err := w.load(was.Ino, &e); return err }); err != nil {
 			t.Fatal(err)
 		}
 		return e
@@ -483,7 +483,7 @@ func TestTrashIsWhole(t *testing.T) {
 		t.Errorf("in the trash as %+v", e)
 	}
 	apply(t, m, drive.Node{ID: "f", Status: drive.Purged})
-	if e := load(); e.rank != rankPurged || e.Name != "" || e.MD5 != "" || len(e.raw) != 0 {
+	if e := load(); e.state != statePurged || e.Name != "" || e.MD5 != "" || len(e.raw) != 0 {
 		t.Errorf("purged as %+v", e)
 	}
 }
@@ -548,29 +548,28 @@ func TestRecordRoundTrip(t *testing.T) {
 		{},
 		{Record: Record{ID: "i", Name: "n", Folder: true, Version: -1}, raw: []Ino{5}},
 		{Record: Record{ID: "i", Name: "n", Version: 1 << 62, ETag: "e", Created: at, Modified: at.Add(-time.Hour), CreatedBy: "x",
-			Content: 3, Size: 1 << 40, MD5: md5B, ContentType: "a/b", Gen: 7, Props: map[string]string{"a": "b", "c": ""}, PropsVersion: 4, Seen: dayTime(9000)}, raw: []Ino{5, 6, 1 << 60}, level: 2},
+			Content: 3, Size: 1 << 40, MD5: md5B, ContentType: "a/b", Gen: 7, Props: map[string]string{"a": "b", "c": ""}, PropsVersion: 4, Seen: dayTime(9000)}, raw: []Ino{5, 6, 1 << 60}},
 		{Record: Record{MD5: "NOT-HEX", Size: -1, Modified: at, Props: map[string]string{}, ContentType: strings.Repeat("long", 100)}},
 		{Record: Record{MD5: strings.ToUpper(md5B)}},
 	} {
-		tab := table{codes: map[string]uint64{}, pub: func([]string) {}}
-		v := appendRecord(nil, &e, &tab)
+		v := appendRecord(nil, &e)
 		var got entry
 		home := e.home()
-		if err := decodeRecord(v, home, e.Ino, tab.strs, &got); err != nil {
+		if err := decodeRecord(v, home, e.Ino, &got); err != nil {
 			t.Errorf("%+v: %v", e, err)
 			continue
 		}
 		want := e
-		want.rank = rankLive
+		want.state = stateLive
 		if want.Seen.IsZero() {
 			want.Seen = seenEpoch
 		}
-		if diff := cmp.Diff(want.Record, got.Record); diff != "" || !slices.Equal(want.raw, got.raw) || want.level != got.level {
-			t.Errorf("-want +got\n%s %v %v", diff, got.raw, got.level)
+		if diff := cmp.Diff(want.Record, got.Record); diff != "" || !slices.Equal(want.raw, got.raw) {
+			t.Errorf("-want +got\n%s %v %v", diff, got.raw, want.raw)
 		}
 		// No cut of it is taken for a record, and none panics.
 		for i := range v {
-			if err := decodeRecord(v[:i], home, 9, tab.strs, &got); err == nil {
+			if err := decodeRecord(v[:i], home, 9, &got); err == nil {
 				t.Errorf("%d of %d bytes are a record", i, len(v))
 			} else if !errors.Is(err, ErrDamaged) {
 				t.Error(err)
@@ -580,13 +579,12 @@ func TestRecordRoundTrip(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	tab := table{codes: map[string]uint64{}, pub: func([]string) {}}
-	f.Add(appendRecord(nil, &entry{Record: Record{ID: "i", Props: map[string]string{"a": "b"}}, raw: []Ino{1, 2}}, &tab))
+	f.Add(appendRecord(nil, &entry{Record: Record{ID: "i", Props: map[string]string{"a": "b"}}, raw: []Ino{1, 2}}))
 	f.Fuzz(func(t *testing.T, v []byte) {
 		var e entry
-		_ = decodeRecord(v, 1, 2, nil, &e)
-		_, _ = decodeTomb(v, 2, nil, &e)
-		_, _, _ = decodeLink(v)
+		_ = decodeRecord(v, 1, 2, &e)
+		_ = decodeHidden(v, 2, &e)
+		_, _ = decodeLink(v)
 		_, _ = decodeClaims(nil, v)
 	})
 }

@@ -1,9 +1,11 @@
 package mirror
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -37,40 +39,42 @@ type touched struct {
 	made     *entry // what it is now, when that is known without reading
 }
 
-// wtx is one write transaction, or one job's part of it. Records are written at once, in the order of
-// the work; claims on names are collected and settled at the end, sorted.
+// wtx is one write transaction, or one job's part of it. Records are written at
+// once, in the order of the work; what bbolt wants sorted is collected: claims on
+// names, ids, and what inodes are.
 type wtx struct {
-	m    *Mirror
-	f    *file
-	tx   *bolt.Tx
-	from *liveView // side file of a rebuild: where identities come from; else nil
+	m  *Mirror
+	f  *file
+	tx *bolt.Tx
+	view
 
-	meta, name, id, tomb, ghost, listed, multi *bolt.Bucket
-	node, home                                 bucket
+	meta, name, id *bolt.Bucket
 
 	src    source
 	own    bool
 	now    time.Time
 	owner  string
-	bulk   bool
-	fresh  map[string]Ino // ids that got their number here, in a first load
-	forget []string       // ids to drop from file.ids after the commit
+	ids    map[string]Ino // given here
 	seen   map[Ino]*touched
 	order  []Ino
 	slab   []touched
 	claims []claimOp
-	dirs   map[Ino]bool
 	arena  []byte
 	enc    []byte
 	nodes  int64 // change of the number of live nodes
-	wrote  int
-	limit  Ino  // numbers below it may be handed out after the commit
-	root   bool // the root's record changed
+	limit  Ino   // numbers below it may be handed out after the commit
 	skip   []skipped
+	root   *entry // the root's new record, nil = as before
+	full   *full  // not nil: this is a part of its merge
+	built  entry  // see build
+
+	complete bool   // as Mirror.Complete
+	lastID   string // looked up last, and its number
+	lastIno  Ino
 }
 
-// write runs fn in a write transaction of the live file and returns what it
-// changed. Nothing is changed when it returns an error.
+// write runs fn in a write transaction and returns what it changed. The commit
+// is durable. Nothing is changed when it returns an error.
 func (m *Mirror) write(src source, own bool, fn func(*wtx) error) ([]Change, error) {
 	m.wmu.Lock()
 	defer m.wmu.Unlock()
@@ -78,25 +82,16 @@ func (m *Mirror) write(src source, own bool, fn func(*wtx) error) ([]Change, err
 }
 
 func (m *Mirror) writeLocked(src source, own bool, fn func(*wtx) error) ([]Change, error) {
-	return m.writeFileLocked(m.cur.Load(), nil, src, own, fn)
-}
-
-func (m *Mirror) writeFileLocked(f *file, from *liveView, src source, own bool, fn func(*wtx) error) ([]Change, error) {
 	j := &job{src: src, own: own, fn: fn}
-	err := m.commitLocked(f, from, j)
+	err := m.commitLocked(j)
 	return j.changes, err
 }
 
 // commitLocked runs jobs one after the other in one transaction. Each sees
 // what those before it wrote and has changes of its own, as if it had been a
 // transaction. On an error nothing is changed and no job has any.
-func (m *Mirror) commitLocked(f *file, from *liveView, jobs ...*job) error {
-	if f.bulk || f.lazy {
-		if err := f.mark(); err != nil {
-			return fmt.Errorf("marking the mirror as unsynced: %w", err)
-		}
-	}
-	f.setSync()
+func (m *Mirror) commitLocked(jobs ...*job) error {
+	f := m.cur.Load()
 	err := guard(func() (err error) {
 		tx, err := f.bolt.Begin(true)
 		if err != nil {
@@ -110,37 +105,27 @@ func (m *Mirror) commitLocked(f *file, from *liveView, jobs ...*job) error {
 		}()
 		limit := Ino(0)
 		for _, j := range jobs {
-			j.w = newWtx(m, f, tx, from, j.src, j.own)
+			j.w = newWtx(m, f, tx, j.src, j.own)
 			j.w.limit = limit
 			if err := j.run(); err != nil {
 				return err
 			}
 			limit = j.w.limit
 		}
-		if !f.bolt.NoSync {
-			m.beforeSync()
-		}
+		m.beforeSync()
 		return tx.Commit()
 	})
 	if err != nil {
 		for _, j := range jobs {
 			j.w, j.changes = nil, nil
 		}
-		if errors.Is(err, ErrDamaged) {
-			f.condemn(err)
-		}
+		m.noteDamage(f, err)
 		return err
 	}
-	wrote := 0
 	for _, j := range jobs {
 		j.w.publish()
 		m.say(j.w.skip)
-		wrote += j.w.wrote
 		j.w = nil // its memory was the transaction's
-	}
-	if err := m.afterCommitLocked(f, wrote); err != nil {
-		// What was committed stays, and its changes must be told.
-		m.log.Warn("mirror", "err", err)
 	}
 	return nil
 }
@@ -166,39 +151,16 @@ func (j *job) run() (err error) {
 	return w.flush()
 }
 
-// afterCommitLocked keeps what is not synced, and ids in memory, bounded.
-func (m *Mirror) afterCommitLocked(f *file, wrote int) error {
-	if !f.bulk && !f.lazy {
-		f.loaded = 0
-		return f.unmark()
-	}
-	f.loaded += wrote
-	if f.loaded > syncEvery {
-		m.beforeSync()
-		if err := f.sync(); err != nil {
-			return fmt.Errorf("syncing: %w", err)
-		}
-	}
-	if f.bulk && f.ids.Load().len() > idsMax {
-		if err := m.indexIDs(f, locked, nil); err != nil {
-			return fmt.Errorf("indexing ids: %w", err)
-		}
-	}
-	return nil
-}
-
-func newWtx(m *Mirror, f *file, tx *bolt.Tx, from *liveView, src source, own bool) *wtx {
+func newWtx(m *Mirror, f *file, tx *bolt.Tx, src source, own bool) *wtx {
 	w := &wtx{
-		m: m, f: f, tx: tx, from: from, src: src, own: own,
-		meta: tx.Bucket(bMeta), node: rarely(tx.Bucket(bNode)), name: tx.Bucket(bName), home: rarely(tx.Bucket(bHome)),
-		id: tx.Bucket(bID), tomb: tx.Bucket(bTomb), ghost: tx.Bucket(bGhost), listed: tx.Bucket(bListed), multi: tx.Bucket(bMulti),
-		now: time.Now(), owner: m.owner(), bulk: f.bulk,
-		seen: map[Ino]*touched{}, dirs: map[Ino]bool{},
+		m: m, f: f, tx: tx, view: newView(tx), src: src, own: own,
+		meta: tx.Bucket(bMeta), name: tx.Bucket(bName), id: tx.Bucket(bID),
+		now: time.Now(), owner: m.owner(), ids: map[string]Ino{}, seen: map[Ino]*touched{},
 	}
-	if w.bulk {
-		w.fresh = map[string]Ino{}
+	w.over = map[Ino][]byte{}
+	if w.complete = m.Complete(); !w.complete {
 		// Mostly appended: numbers grow, and folders come one after another.
-		w.home.FillPercent = 0.95
+		w.inode.FillPercent = 0.95
 		w.node.FillPercent = 0.9
 		w.name.FillPercent = 0.7
 	}
@@ -212,8 +174,7 @@ func (w *wtx) reserve(n Ino) error {
 	w.limit = max(w.limit, a.limit)
 	next := a.next
 	a.mu.Unlock()
-	if w.limit >= next+n || w.from != nil {
-		// A side file's numbers are reserved when it takes its place.
+	if w.limit >= next+n {
 		return nil
 	}
 	limit := next + n + inoBlock
@@ -251,129 +212,67 @@ func (w *wtx) keep(b []byte) []byte {
 
 // --- identity ---
 
-// lookup is the number of an id already known to this file or, in a rebuild,
-// to the live one.
-func (w *wtx) lookup(id string) (ino Ino, here, ok bool) {
-	if ino, ok := w.fresh[id]; ok {
-		return ino, true, true
+// lookup is the number of a known id.
+func (w *wtx) lookup(id string) (Ino, bool) {
+	if ino, ok := w.ids[id]; ok {
+		return ino, ino != 0
 	}
-	if ids := w.f.ids.Load(); ids != nil {
-		if ino, ok := ids.get(id); ok {
-			return ino, true, true
-		}
+	if id == w.lastID && w.lastIno != 0 { // of the siblings before
+		return w.lastIno, true
 	}
-	if v := w.id.Get([]byte(id)); v != nil {
-		ino, ok := number(v)
-		return ino, ok, ok
+	ino, ok := number(w.id.Get([]byte(id)))
+	if ok {
+		w.lastID, w.lastIno = id, ino
 	}
-	if w.from != nil {
-		if ino, ok := w.from.ino(id); ok {
-			return ino, false, true
-		}
-	}
-	return 0, false, false
+	return ino, ok
 }
 
-// assign is lookup, and gives a number where there is none. isNew: this file
-// knows nothing about the node yet.
+// assign is lookup, and gives a number where there is none.
 func (w *wtx) assign(id string) (ino Ino, isNew bool, err error) {
-	ino, here, ok := w.lookup(id)
-	if here {
+	ino, known := w.lookup(id)
+	if known {
 		return ino, false, nil
 	}
-	if !ok {
-		if ino, err = w.newIno(); err != nil {
-			return 0, false, err
-		}
+	if ino, err = w.newIno(); err == nil {
+		w.bind(id, ino)
 	}
-	return ino, true, w.bind(id, ino)
+	return ino, true, err
 }
 
-// bind writes the index entry id → ino.
-func (w *wtx) bind(id string, ino Ino) error {
-	if w.bulk {
-		w.fresh[id] = ino
-		return nil
-	}
-	return w.id.Put([]byte(id), w.keep(binary.AppendUvarint(nil, ino)))
-}
+// bind gives an id a number; 0 takes it away.
+func (w *wtx) bind(id string, ino Ino) { w.ids[id], w.lastIno = ino, 0 }
 
 // parent is assign for a node named as a parent only: until somebody tells
-// about it, it is a ghost, and its children wait under its number.
+// about it, it is a placeholder, and its children wait under its number.
 func (w *wtx) parent(id string) (Ino, error) {
 	ino, isNew, err := w.assign(id)
 	if err == nil && isNew {
-		err = w.ghost.Put(be(ino), []byte(id))
+		w.set(ino, appendPlaceholder(nil, id))
 	}
 	return ino, err
 }
 
-// --- reading inside the transaction ---
+// set says what an inode is, nil = unknown.
+func (w *wtx) set(ino Ino, val []byte) { w.over[ino] = val }
 
-// load reads what the file holds about ino: live, hidden, or nothing.
-func (w *wtx) load(ino Ino, e *entry) (live, hidden bool, err error) {
-	var kb [16]byte
-	k := binary.BigEndian.AppendUint64(kb[:0], ino)
-	if v := w.home.Get(k); v != nil {
-		parent := binary.BigEndian.Uint64(v)
-		rec := w.node.Get(key2(kb[:0], parent, ino))
-		if rec == nil {
-			return false, false, fmt.Errorf("inode %d has no record: %w", ino, ErrDamaged)
+// setLive says that ino is a live one with its record in home.
+func (w *wtx) setLive(e *entry) {
+	flags, _, _ := liveAt(w.of(e.Ino))
+	flags &= flagIsListed
+	if e.Folder {
+		flags |= flagIsFolder
+		if len(e.raw) > 1 {
+			flags |= flagIsMulti
 		}
-		return true, false, decodeRecord(rec, parent, ino, w.f.table.strs, e)
 	}
-	if v := w.tomb.Get(k); v != nil {
-		_, err := decodeTomb(v, ino, w.f.table.strs, e)
-		return false, true, err
-	}
-	return false, false, nil
+	w.set(e.Ino, w.keep(appendLive(w.enc[:0], flags, e.home())))
 }
 
-// isDir reports whether ino is a live folder.
-func (w *wtx) isDir(ino Ino) bool {
-	is, ok := w.dirs[ino]
-	if !ok {
-		is = isDir(w.home, w.node, ino)
-		w.dirs[ino] = is
+// setListed notes that all children of a live folder were told.
+func (w *wtx) setListed(dir Ino) {
+	if flags, home, ok := liveAt(w.of(dir)); ok {
+		w.set(dir, w.keep(appendLive(w.enc[:0], flags|flagIsListed, home)))
 	}
-	return is
-}
-
-func isDir(home, node bucket, ino Ino) bool {
-	var kb [16]byte
-	v := home.Get(binary.BigEndian.AppendUint64(kb[:0], ino))
-	if v == nil {
-		return false
-	}
-	return isFolderValue(node.Get(key2(kb[:0], binary.BigEndian.Uint64(v), ino)))
-}
-
-// levelIn is the level of e's name in dir, one of its parents.
-func levelIn(node bucket, e *entry, dir Ino) uint8 {
-	if dir == e.home() {
-		return e.level
-	}
-	var kb [16]byte
-	level, _, _ := decodeLink(node.Get(key2(kb[:0], dir, e.Ino)))
-	return level
-}
-
-// dentries are the places in which a live entry is shown.
-func (w *wtx) dentries(e *entry) []Dentry {
-	if len(e.raw) == 1 { // nearly always
-		if !w.isDir(e.raw[0]) {
-			return nil
-		}
-		return []Dentry{{e.raw[0], shownAt(e.Name, e.ID, e.level)}}
-	}
-	var list []Dentry
-	for _, dir := range e.raw {
-		if !w.isDir(dir) || e.Folder && isBelow(w.home, w.node, dir, e.Ino) {
-			continue
-		}
-		list = append(list, Dentry{dir, shownAt(e.Name, e.ID, levelIn(w.node, e, dir))})
-	}
-	return list
 }
 
 // --- what changed ---
@@ -399,9 +298,7 @@ func (w *wtx) touchLive(e *entry) *touched {
 		return t
 	}
 	t := w.touch(e.Ino)
-	before := *e
-	before.raw = slices.Clone(e.raw)
-	t.before = &before
+	t.before = e.clone()
 	t.dentries = w.dentries(e)
 	return t
 }
@@ -410,13 +307,9 @@ func (w *wtx) touchLive(e *entry) *touched {
 // another folder's move may put one of their places inside themselves, where
 // it is not shown, or free it.
 func (w *wtx) touchMulti() error {
-	if w.from != nil {
-		return nil // its changes come from comparing the files
-	}
-	c := w.multi.Cursor()
-	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+	for _, ino := range multiOf(w.meta) {
 		var e entry
-		if live, _, err := w.load(binary.BigEndian.Uint64(k), &e); err != nil {
+		if live, err := w.view.entry(ino, &e); err != nil {
 			return err
 		} else if live {
 			w.touchLive(&e)
@@ -425,12 +318,32 @@ func (w *wtx) touchMulti() error {
 	return nil
 }
 
-// noteMulti keeps the list of those folders right.
-func (w *wtx) noteMulti(e *entry, live bool) error {
-	if live && e.Folder && len(e.raw) > 1 {
-		return w.multi.Put(be(e.Ino), []byte{1})
+// multiOf is the list of those folders.
+func multiOf(meta *bolt.Bucket) (list []Ino) {
+	r := reader{b: meta.Get([]byte(keyMulti))}
+	for r.pos < len(r.b) && !r.bad {
+		list = append(list, r.uvarint())
 	}
-	return w.multi.Delete(be(e.Ino))
+	return list
+}
+
+// noteMulti keeps that list right.
+func (w *wtx) noteMulti(e *entry, live bool) error {
+	list := multiOf(w.meta)
+	i := slices.Index(list, e.Ino)
+	switch want := live && e.Folder && len(e.raw) > 1; {
+	case want == (i >= 0):
+		return nil
+	case want:
+		list = append(list, e.Ino)
+	default:
+		list = slices.Delete(list, i, i+1)
+	}
+	var b []byte
+	for _, ino := range list {
+		b = binary.AppendUvarint(b, ino)
+	}
+	return w.meta.Put([]byte(keyMulti), b)
 }
 
 // changes compares what the touched nodes were with what they are.
@@ -441,7 +354,7 @@ func (w *wtx) changes() ([]Change, error) {
 		t := w.seen[ino]
 		now := t.made
 		if now == nil {
-			live, _, err := w.load(ino, &e)
+			live, err := w.view.entry(ino, &e)
 			if err != nil {
 				return nil, err
 			}
@@ -500,15 +413,30 @@ func attrDiffers(a, b *Record) bool {
 
 // --- the end of the transaction ---
 
-// flush writes what was collected beside the nodes.
+// flush writes what was collected, in the order of the keys.
 func (w *wtx) flush() error {
-	t := &w.f.table
-	if t.saved < len(t.strs) {
-		b := w.tx.Bucket(bTable)
-		for i := t.saved; i < len(t.strs); i++ {
-			if err := b.Put(be(uint64(i)), []byte(t.strs[i])); err != nil {
+	for _, ino := range slices.Sorted(maps.Keys(w.over)) {
+		val := w.over[ino]
+		if val == nil {
+			if err := w.inode.Delete(be(ino)); err != nil {
 				return err
 			}
+			continue
+		}
+		var kb [8]byte
+		if err := w.inode.Put(binary.BigEndian.AppendUint64(kb[:0], ino), val); err != nil {
+			return err
+		}
+	}
+	for _, x := range w.sortedIDs() {
+		var err error
+		if x.ino == 0 {
+			err = w.id.Delete([]byte(x.id))
+		} else {
+			err = w.id.Put([]byte(x.id), w.keep(binary.AppendUvarint(w.enc[:0], x.ino)))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if w.nodes != 0 {
@@ -518,30 +446,30 @@ func (w *wtx) flush() error {
 	return nil
 }
 
+type idNumber struct {
+	start uint64 // of the id: most comparisons need no more
+	id    string
+	ino   Ino
+}
+
+func (w *wtx) sortedIDs() []idNumber {
+	list := make([]idNumber, 0, len(w.ids))
+	for id, ino := range w.ids {
+		list = append(list, idNumber{keyStart([]byte(id)), id, ino})
+	}
+	slices.SortFunc(list, func(a, b idNumber) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.id, b.id)) })
+	return list
+}
+
 // publish makes what was committed known to readers of memory.
 func (w *wtx) publish() {
-	w.f.table.saved = len(w.f.table.strs)
-	if ids := w.f.ids.Load(); ids != nil {
-		ids.mu.Lock()
-		for id, ino := range w.fresh {
-			if len(id) == 22 {
-				ids.usual[[22]byte([]byte(id))] = ino
-			} else {
-				ids.other[id] = ino
-			}
-		}
-		ids.mu.Unlock()
-		for _, id := range w.forget {
-			ids.remove(id)
-		}
-	}
-	if w.from != nil {
-		return
-	}
 	a := &w.m.inos
 	a.mu.Lock()
 	a.limit = max(a.limit, w.limit)
 	a.mu.Unlock()
+	if w.root != nil {
+		w.m.root = w.root
+	}
 	s := &w.m.state
 	s.mu.Lock()
 	s.nodes += w.nodes

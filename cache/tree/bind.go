@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/drivefs/drivefs/cache/journal"
@@ -155,4 +156,16 @@ func (v View) FolderToCome(dir uint64) (id string) {
 		return ""
 	}
 	return id
+}
+
+// BindAgain is the part of Reconcile for a mirror that was begun anew while the
+// tree is used: every entry's node belongs to its inode.
+func (t *Tree) BindAgain() error {
+	var errs []error
+	for _, ino := range t.journal.Inos() {
+		if e, ok := t.journal.Get(ino); ok {
+			errs = append(errs, t.bind(e))
+		}
+	}
+	return errors.Join(errs...)
 }
