@@ -17,6 +17,7 @@ type view struct {
 	node, inode, level bucket
 	over               map[Ino][]byte // what a write transaction has not yet put into inode
 	loan               *loan          // not nil: entry and value read what is not to be kept
+	levels             map[Ino]uint8  // in place of level: those of one folder
 }
 
 // bucket is one that is read: now and then, or often with a cursor that is
@@ -133,7 +134,7 @@ func (v *view) value(dir, ino Ino, val []byte, e *entry) (ok bool, err error) {
 // has its plain name.
 func (v *view) levelIn(dir, ino Ino) uint8 {
 	if v.level.Bucket == nil {
-		return 0
+		return v.levels[ino]
 	}
 	var kb [16]byte
 	if val := v.level.Get(key2(kb[:0], dir, ino)); len(val) == 1 {
@@ -358,9 +359,13 @@ func (m *Mirror) list(l *loan, dir, after Ino, max int, fn func(*Record) bool) e
 			return nil
 		}
 		v.loan = l
-		if k, _ := v.level.Cursor().Seek(be(dir)); !bytes.HasPrefix(k, be(dir)) {
-			v.level = bucket{} // nearly always: each has its plain name here
+		for _, x := range withPrefix(v.level.Bucket, be(dir)) { // nearly always none
+			if v.levels == nil {
+				v.levels = map[Ino]uint8{}
+			}
+			v.levels[binary.BigEndian.Uint64(x.k[8:])] = x.v[0]
 		}
+		v.level = bucket{}
 		var e entry
 		slab := make([]Ino, 0, 32)
 		n := 0

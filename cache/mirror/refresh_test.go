@@ -107,6 +107,9 @@ func TestRefresh(t *testing.T) {
 // TestRefreshTells: the difference, in words.
 func TestRefreshTells(t *testing.T) {
 	m := open(t, Options{})
+	if err := m.FeedEnd(time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	apply(t, m, dir("d", "dir", 1), leaf("same", "same", 3, "d"), leaf("renamed", "old", 1, "d"), leaf("changed", "changed", 1), leaf("gone", "gone", 1), leaf("a1", "Twin", 1), leaf("a2", "TWIN", 1))
 	begin(t, m)
 	tell(t, m, "r1", dir("d", "dir", 1), leaf("same", "same", 3, "d"), leaf("renamed", "new", 2, "d"), content(leaf("changed", "changed", 2), 2, md5C), leaf("fresh", "fresh", 1), leaf("a2", "TWIN", 1))
@@ -151,8 +154,14 @@ func TestRefreshEnds(t *testing.T) {
 	if from, err := m.BeginRefresh(); from != "" || err != nil {
 		t.Error("goes on at", from, err)
 	}
+	if err := m.EndRefresh(nil); err == nil {
+		t.Error("all there is is nothing")
+	}
+	wantPaths(t, m, "/a=f")
+	begin(t, m)
+	tell(t, m, "r3", leaf("h", "c", 1))
 	commit(t, m)
-	wantPaths(t, m)
+	wantPaths(t, m, "/c=h")
 	if left, _ := filepath.Glob(m.o.Path + ".told-*"); len(left) > 0 {
 		t.Error("left behind:", left)
 	}

@@ -265,13 +265,14 @@ func (w *wtx) setLive(e *entry) {
 			flags |= flagIsMulti
 		}
 	}
-	w.set(e.Ino, w.keep(appendLive(w.enc[:0], flags, e.home())))
+	var b [liveLen]byte // w.enc may hold the record
+	w.set(e.Ino, w.keep(appendLive(b[:0], flags, e.home())))
 }
 
 // setListed notes that all children of a live folder were told.
 func (w *wtx) setListed(dir Ino) {
 	if flags, home, ok := liveAt(w.of(dir)); ok {
-		w.set(dir, w.keep(appendLive(w.enc[:0], flags|flagIsListed, home)))
+		w.set(dir, appendLive(nil, flags|flagIsListed, home))
 	}
 }
 
