@@ -29,6 +29,7 @@ type Handle struct {
 		r *chunk.Reader
 		v chunk.Version
 	}
+	got  atomic.Int64             // bytes of the drive's that were read
 	vain atomic.Pointer[vainRead] // the last read, when it failed after a long wait
 }
 
@@ -152,6 +153,9 @@ func (h *Handle) readRemote(ctx context.Context, r *chunk.Reader, off int64, n i
 	switch {
 	case err == nil:
 		h.vain.Store(nil)
+		if size := h.f.Opened.Size; size <= siblingSize && h.got.Add(int64(v.Len())) == size {
+			h.s.wasRead(h.f.Ino)
+		}
 		return v, nil
 	case ctx.Err() != nil:
 		return nil, readError(err)

@@ -80,6 +80,7 @@ type Store struct {
 	madeDirs   tree.DirTimes // when folders were made here
 	space      spaceCache
 	links      linkCache
+	siblings   siblings
 	events     events
 	startedAt  time.Time
 }
