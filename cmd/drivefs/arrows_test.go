@@ -32,7 +32,7 @@ var arrows = []struct {
 
 	{"cmd/drivefs", append(inner("account", "clock", "config", "control", "doctor", "exit", "killed", "lock", "logs", "manual", "mountd", "mounts", "running", "sample", "show", "state", "trash", "version"), "drive", "drive/drivetest", "fs/guard"), "verbs ask the mount, the drive, or a package that knows: never the cache"},
 	{in + "account", append(inner("config", "exit", "version"), "drive", "drive/drivetest"), "how a drive is reached does not depend on who asks"},
-	{in + "clock", nil, "it compares two times"},
+	{in + "clock", inner("show"), "it compares two times"},
 	{in + "config", nil, "what the user asked for, before anything is done"},
 	{in + "control", nil, "the language between a verb and a mount"},
 	{in + "doctor", append(inner("account", "clock", "config", "control", "exit", "killed", "lock", "mounts", "running", "show", "state", "version"), "drive", "cache/journal", "fs/guard"), "it looks, and ends what was killed"},

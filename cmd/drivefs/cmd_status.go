@@ -3,19 +3,19 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/control"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/running"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/drive/redact"
 )
@@ -24,31 +24,58 @@ type statusOptions struct{ json, watch bool }
 
 func newStatus(p *program) *cobra.Command {
 	var o statusOptions
-	cmd := mountVerb(p, &cobra.Command{
-		Use:     "status [MOUNTPOINT]",
-		Short:   "What a mount is doing",
-		Example: "  drivefs status --watch",
-	}, 0, func(ctx context.Context, _ *config.Config, m *control.Client, _ string) error {
-		return runStatus(ctx, p, o, m)
+	cmd := &cobra.Command{
+		Use:   "status [flags] [PATH]",
+		Short: "What your mounts are doing",
+		Long: "Say what the mount that PATH lies in is doing; without PATH and --profile, all mounts of this user. A mount that\n" +
+			"was taken away and uploads still is among them.",
+		Example: "  drivefs status --watch\n  drivefs status --json ~/Drive",
+		Args:    takes(0, "PATH"),
+	}
+	verb(p, cmd, config.Which, func(ctx context.Context, c *config.Config, args []string) error {
+		show := func(ctx context.Context, w io.Writer) error { return allStatus(ctx, p, w, o, c) }
+		if len(args) > 0 || c.Given("profile") || c.Given("state-dir") {
+			m, name, err := running.Find(c, first(args))
+			if err != nil {
+				return err
+			}
+			show = func(ctx context.Context, w io.Writer) error {
+				if err := oneStatus(ctx, p, w, o, m); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				return nil
+			}
+		}
+		if o.watch {
+			return p.watch(ctx, o.json, show)
+		}
+		return show(ctx, p.stdout)
 	})
-	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object, for scripts")
+	jsonFlag(cmd, &o.json)
 	cmd.Flags().BoolVar(&o.watch, "watch", false, "show it again every second, until Ctrl-C")
 	return cmd
 }
 
-func runStatus(ctx context.Context, p *program, o statusOptions, m *control.Client) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if !o.watch {
-		return showStatus(ctx, p, o, m)
+// watch shows something every second. A terminal gets a screen of its own for
+// it, which is drawn when there is something to draw and goes away afterwards.
+func (p *program) watch(ctx context.Context, plain bool, draw func(context.Context, io.Writer) error) error {
+	screen := show.IsTerminal(p.stdout) && !plain
+	if screen {
+		fmt.Fprint(p.stdout, "\x1b[?1049h\x1b[?25l")
+		defer fmt.Fprint(p.stdout, "\x1b[?25h\x1b[?1049l")
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if show.IsTerminal(p.stdout) && !o.json {
-			fmt.Fprint(p.stdout, "\x1b[H\x1b[2J")
+		var b strings.Builder
+		if err := draw(ctx, &b); err != nil && ctx.Err() == nil {
+			return err
 		}
-		if err := showStatus(ctx, p, o, m); err != nil && ctx.Err() == nil {
+		text := b.String()
+		if screen {
+			text = "\x1b[H" + fit(text, p.stdout) + "\x1b[J"
+		}
+		if _, err := io.WriteString(p.stdout, text); err != nil {
 			return err
 		}
 		select {
@@ -59,17 +86,75 @@ func runStatus(ctx context.Context, p *program, o statusOptions, m *control.Clie
 	}
 }
 
-func showStatus(ctx context.Context, p *program, o statusOptions, m *control.Client) error {
+// fit cuts text to what a terminal shows, so that its top stays where it is.
+func fit(text string, w io.Writer) string {
+	columns, rows := show.Columns(w), show.Rows(w)
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(lines) > rows {
+		lines = append(lines[:rows-1], fmt.Sprintf("  … %d more", len(lines)-rows+1))
+	}
+	for i, l := range lines {
+		if r := []rune(l); len(r) > columns && !strings.Contains(l, "\x1b") {
+			l = string(r[:columns-1]) + "…"
+		}
+		lines[i] = l + "\x1b[K"
+	}
+	return strings.Join(lines, "\r\n")
+}
+
+func askStatus(ctx context.Context, m *control.Client) (s control.Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, control.Patience)
 	defer cancel()
-	var s control.Status
-	if err := m.Call(ctx, control.VerbStatus, struct{}{}, &s, nil); err != nil {
+	return s, m.Call(ctx, control.VerbStatus, none{}, &s, nil)
+}
+
+func oneStatus(ctx context.Context, p *program, w io.Writer, o statusOptions, m *control.Client) error {
+	s, err := askStatus(ctx, m)
+	if err != nil {
 		return err
 	}
 	if o.json {
-		return json.NewEncoder(p.stdout).Encode(s)
+		return json.NewEncoder(w).Encode(s)
 	}
-	return writeStatus(p.stdout, &s, time.Now(), p.colours())
+	return writeStatus(w, &s, time.Now(), p.colours())
+}
+
+// allStatus shows every mount of this user. One that does not answer is said so.
+func allStatus(ctx context.Context, p *program, w io.Writer, o statusOptions, c *config.Config) error {
+	all, err := running.All(c)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 && !o.json {
+		return fail(exitNotMounted, "nothing is mounted: drivefs mount MOUNTPOINT")
+	}
+	list := control.Statuses{Mounts: []control.Status{}}
+	var failed []error
+	for i, m := range all {
+		s, err := control.Status{}, m.Err
+		if err == nil {
+			s, err = askStatus(ctx, m.Client)
+		}
+		switch {
+		case err != nil:
+			failed = append(failed, fmt.Errorf("%s: %w", m.Mountpoint, err))
+		case o.json:
+			list.Mounts = append(list.Mounts, s)
+		default:
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			if err := writeStatus(w, &s, time.Now(), p.colours()); err != nil {
+				return err
+			}
+		}
+	}
+	if o.json {
+		if err := json.NewEncoder(w).Encode(list); err != nil {
+			return err
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // colours of what wants attention; empty where they are not wanted.
@@ -122,6 +207,9 @@ func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error
 	} else {
 		row("uploads", "%s pending (%s), %d active, %d failed", show.Count(u.Pending, "change"), show.Size(u.PendingBytes), u.Active, len(u.Failed))
 	}
+	for _, w := range s.Uploads.Oldest {
+		row("", "%s waits for %s (%s)", w.Path, w.WaitsFor, show.Ago(w.Since, now))
+	}
 	if s.Limits.Paused {
 		row("", "%spaused%s: nothing new is sent until drivefs limit --resume", c.bad, c.end)
 	}
@@ -158,6 +246,9 @@ func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error
 	row("requests", "%d, %d failed, %d throttled (%s)", total.Count, total.Errors, total.Throttled, strings.Join(busiest[:min(4, len(busiest))], ", "))
 	for _, problem := range s.Problems {
 		row("note", "%s", problem)
+	}
+	if s.Log != "" && len(s.Problems)+len(s.Uploads.Failed) > 0 {
+		row("log", "%s", s.Log)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

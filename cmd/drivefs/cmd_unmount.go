@@ -22,13 +22,13 @@ func newUnmount(p *program) *cobra.Command {
 	var req control.UnmountRequest
 	var force bool
 	cmd := &cobra.Command{
-		Use:     "unmount [flags] MOUNTPOINT",
+		Use:     "unmount [flags] [MOUNTPOINT]",
 		Aliases: []string{"umount"},
 		Short:   "Wait for pending uploads, then unmount",
 		Long: "Wait for pending uploads, then unmount. Ctrl-C while waiting leaves the drive mounted.\n" +
 			"What is not uploaded yet is never lost: it goes on at the next mount.",
 		Example: "  drivefs unmount ~/Drive",
-		Args:    takes(1, "MOUNTPOINT"),
+		Args:    takes(0, "MOUNTPOINT"),
 	}
 	verb(p, cmd, config.Which, func(ctx context.Context, c *config.Config, args []string) error {
 		if req.NoWait && cmd.Flags().Changed("timeout") {
@@ -46,7 +46,10 @@ func newUnmount(p *program) *cobra.Command {
 		if _, err := killed.End(ctx, c.StateDir); err != nil {
 			return err
 		}
-		return runUnmount(ctx, p, c, req, args[0])
+		if len(args) == 0 && !c.Given("profile") && !c.Given("state-dir") {
+			return fail(exitUsage, "needs a MOUNTPOINT, or --profile: see drivefs unmount --help")
+		}
+		return runUnmount(ctx, p, c, req, first(args))
 	})
 	cmd.Flags().BoolVar(&req.NoWait, "no-wait", false, "leave pending uploads for the next mount (exit code 6 if there are any)")
 	cmd.Flags().DurationVar(&req.Timeout, "timeout", 0, "wait so long at most, then do as --no-wait")

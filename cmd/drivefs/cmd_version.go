@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"runtime"
 
@@ -10,17 +11,24 @@ import (
 )
 
 func newVersion(p *program) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Version, commit and what it was built with",
 		Example: "  drivefs version",
 		Args:    takes(0),
-		RunE:    func(*cobra.Command, []string) error { return runVersion(p) },
+		RunE:    func(*cobra.Command, []string) error { return runVersion(p, asJSON) },
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
 
-func runVersion(p *program) error {
+func runVersion(p *program, asJSON bool) error {
 	v, commit, modified := version.Build()
+	if asJSON {
+		return json.NewEncoder(p.stdout).Encode(map[string]any{
+			"version": v, "commit": commit, "modified": modified != "", "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+	}
 	if commit != "" {
 		v += " (" + commit + modified + ")"
 	}

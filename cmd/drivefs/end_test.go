@@ -178,7 +178,7 @@ func TestMountAgainWhileUploading(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.eventually("it drains", func() bool { return w.status().State == "draining" })
-			for _, args := range [][]string{{"status"}, {"status", w.mountpoint}} {
+			for _, args := range [][]string{{"status"}, {"status", "--profile=default"}, {"status", w.mountpoint}} {
 				if out := w.must(args...); !strings.Contains(out, w.mountpoint) || !strings.Contains(out, "draining") {
 					t.Errorf("%q: %s", args, out)
 				}

@@ -286,6 +286,9 @@ func (w *world) mount(args ...string) *process {
 
 func (w *world) status(args ...string) control.Status {
 	w.t.Helper()
+	if len(args) == 0 {
+		args = []string{w.mountpoint}
+	}
 	var s control.Status
 	if err := json.Unmarshal([]byte(w.must(append([]string{"status", "--json"}, args...)...)), &s); err != nil {
 		w.t.Fatal(err)

@@ -43,7 +43,7 @@ func TestMountAndUnmount(t *testing.T) {
 	if got := w.status(w.mountpoint); got.PID != s.PID {
 		t.Errorf("by mountpoint: %+v", got)
 	}
-	if human := w.must("status"); !strings.Contains(human, w.mountpoint+": ") || !strings.Contains(human, "online") {
+	if human := w.must("status"); !strings.Contains(human, w.mountpoint+": ready") || !strings.Contains(human, "online") {
 		t.Errorf("for people: %s", human)
 	}
 	w.must("flush", w.mountpoint)
@@ -270,7 +270,17 @@ func TestFinding(t *testing.T) {
 			t.Errorf("%v: %+v", args, s)
 		}
 	}
-	if _, _, code := w.run("status"); code != 4 {
+	if s := w.status(w.file("anything/below")); s.PID != pid {
+		t.Errorf("by a path in it: %+v", s)
+	}
+	var all control.Statuses
+	if err := json.Unmarshal([]byte(w.must("status", "--json")), &all); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(all.Mounts, func(s control.Status) bool { return s.PID == pid && s.Mountpoint == w.mountpoint }) {
+		t.Errorf("not among all mounts: %+v", all)
+	}
+	if _, _, code := w.run("status", "--profile=default"); code != 4 {
 		t.Errorf("another profile's status: exit code %d", code)
 	}
 	if err := os.Symlink(w.mountpoint, filepath.Join(w.home, "link")); err != nil {

@@ -39,7 +39,7 @@ func session(t *testing.T) (steps []step) {
 
 // What differs from one time to the next: ids, dates, times, process ids,
 // ports, the home, and which calls were made when.
-var differs = regexp.MustCompile(`[-_0-9A-Za-z]{22}|[-0-9]{10} [:0-9]{8}|just now|[0-9.]+m?s ago|process [0-9]+|:[0-9]{4,5}\b|requests .*|mirror +[0-9]+ nodes|[0-9]+ changes pending \([^)]*\), [0-9]+ active`)
+var differs = regexp.MustCompile(`[-_0-9A-Za-z]{22}|[-0-9]{10} [:0-9]{8}|just now|[0-9]+ seconds? ago|process [0-9]+|:[0-9]{4,5}\b|requests .*|mirror +[0-9]+ nodes|[0-9]+ changes pending \([^)]*\), [0-9]+ active`)
 
 // The session in the README is what happens.
 func TestReadme(t *testing.T) {

@@ -18,7 +18,7 @@ func TestWatch(t *testing.T) {
 	w := newWorld(t, drivetest.Options{})
 	w.mount()
 	for _, noColour := range []bool{false, true} {
-		cmd := w.command("status", "--watch")
+		cmd := w.command("status", "--watch", w.mountpoint)
 		if noColour {
 			cmd.Env = append(cmd.Env, "NO_COLOR=1")
 		}
@@ -59,6 +59,7 @@ func TestStatusForPeople(t *testing.T) {
 		Remote: control.Remote{State: "auth-required", Since: now.Add(-time.Minute), Error: "invalid_grant"},
 		Mirror: control.Mirror{Nodes: 12345, CheckpointAge: -1},
 		Uploads: control.Uploads{Pending: 2, PendingBytes: 5 << 20, Active: 1,
+			Oldest:    []control.Waiting{{Path: "/c", Since: now.Add(-time.Minute), WaitsFor: "its turn"}},
 			Failed:    []control.Failure{{Path: "/a", Error: "the drive is full", RetryAt: now.Add(time.Minute)}},
 			Transfers: []control.Transfer{{Path: "/b", Op: "upload", Sent: 1 << 20, Size: 4 << 20, Rate: 1 << 20}}},
 		Cache:    control.Cache{Hits: 3, Misses: 1},
@@ -66,12 +67,13 @@ func TestStatusForPeople(t *testing.T) {
 		Problems: []string{"something happened"},
 	}
 	const want = `/home/me/Drive: ready, profile work, read-only, process 7, mounted 3 hours ago
-  drive     auth-required (1m0s ago): log in again: drivefs login, or put a new token in place
+  drive     auth-required (60 seconds ago): log in again: drivefs login, or put a new token in place
             invalid_grant
   mirror    12,345 nodes, still loading, never read to its end
   uploads   2 changes pending (5.0 MiB), 1 active, 1 failed
+            /c waits for its turn (60 seconds ago)
             upload /b 25 % of 4.0 MiB, 1.0 MiB/s, 3s left
-            failed /a: the drive is full (tried again in 1m0s)
+            failed /a: the drive is full (tried again in 60 seconds)
   cache     0 B in memory, 0 B on disk, 75.0 % hits; 0 B downloaded, 0 B served
   requests  13, 1 failed, 2 throttled (changes 9, nodes.get 4)
   note      something happened

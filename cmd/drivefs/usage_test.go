@@ -27,6 +27,12 @@ func TestBadInput(t *testing.T) {
 		want    []string
 	}{
 		{name: "no verb of that name", args: []string{"mout"}, code: 2, want: []string{`"mout"`, "--help"}},
+		{name: "nearly a verb", args: []string{"unmont", "MNT"}, code: 2, want: []string{`"unmont"`, `did you mean "unmount"`}},
+		{name: "help of no verb", args: []string{"help", "nix"}, code: 2, want: []string{`"nix"`}},
+		{name: "nearly a flag", args: []string{"mount", "--cache-dsk=1", "MNT"}, code: 2, want: []string{"--cache-dsk", "did you mean --cache-disk"}},
+		{name: "empty mountpoint", args: []string{"mount", ""}, code: 2, want: []string{"MOUNTPOINT"}},
+		{name: "more memory than there is", args: []string{"mount", "--cache-memory=900TiB", "MNT"}, code: 2, want: []string{"cache-memory", "at most"}},
+		{name: "polls without a pause", args: []string{"mount", "--poll-interval=1ms", "MNT"}, code: 2, want: []string{"poll-interval", "1s"}},
 		{name: "unknown flag", args: []string{"mount", "--cash=1", "MNT"}, code: 2, want: []string{"--cash", "--help"}},
 		{name: "bad value", args: []string{"mount", "--cache-disk=lots", "MNT"}, code: 2, want: []string{"cache-disk", "lots", "512MiB"}},
 		{name: "bad variable", args: []string{"mount", "MNT"}, env: []string{"DRIVEFS_UMASK=9"}, code: 2, want: []string{"DRIVEFS_UMASK", `"9"`, "octal"}},
@@ -59,7 +65,7 @@ func TestBadInput(t *testing.T) {
 		{name: "root is no folder", args: []string{"mount", "--root=/none", "MNT"}, code: 2, want: []string{"/none", "no such folder"}},
 		{name: "background, no token", args: []string{"mount", "--background", "--token-file=HOME/none.json", "MNT"}, code: 3, want: []string{"none.json", "drivefs login"}},
 		{name: "background, nobody there", args: []string{"mount", "--background", "--endpoint=http://127.0.0.1:1/", "MNT"}, code: 5, want: []string{"cannot be reached"}},
-		{name: "status, not mounted", args: []string{"status"}, code: 4, want: []string{`"default"`, "not mounted"}},
+		{name: "status, not mounted", args: []string{"status", "--profile=default"}, code: 4, want: []string{`"default"`, "not mounted"}},
 		{name: "status of a directory", args: []string{"status", "MNT"}, code: 4, want: []string{"no drive is mounted there"}},
 		{name: "unmount, nothing there", args: []string{"unmount", "HOME/none"}, code: 4, want: []string{"none"}},
 		{name: "unmount without mountpoint", args: []string{"unmount"}, code: 2, want: []string{"MOUNTPOINT"}},
@@ -131,6 +137,11 @@ func TestSmallVerbs(t *testing.T) {
 		want string
 	}{
 		{[]string{"version"}, "drivefs "},
+		{[]string{"--version"}, "drivefs "},
+		{[]string{"-V"}, "drivefs "},
+		{[]string{"version", "--json"}, `"go":"go1.`},
+		{[]string{"help", "mount"}, "--cache-disk"},
+		{[]string{"status", "--json"}, `{"mounts":[`},
 		{[]string{"completion", "bash"}, "bash completion"},
 		{[]string{"completion", "zsh"}, "#compdef drivefs"},
 		{[]string{"completion", "fish"}, "fish completion"},

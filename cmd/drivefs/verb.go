@@ -100,3 +100,8 @@ func answer[In, Out any](ctx context.Context, p *program, c *config.Config, verb
 	out, err = ask(ctx, a.Client, in)
 	return out, account.RemoteError(c, err)
 }
+
+// jsonFlag adds --json, which every verb that prints facts has.
+func jsonFlag(cmd *cobra.Command, on *bool) {
+	cmd.Flags().BoolVar(on, "json", false, "print JSON, for scripts")
+}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
 // Most skew of the clock; beyond it tokens look expired, or too young.
@@ -30,9 +32,9 @@ func Problem(ahead time.Duration) string {
 	const remedy = ": set it, as with timedatectl set-ntp true"
 	switch {
 	case ahead > Most:
-		return "this machine's clock is " + ahead.String() + " ahead" + remedy
+		return "this machine's clock is " + show.Duration(ahead) + " ahead" + remedy
 	case ahead < -Most:
-		return "this machine's clock is " + (-ahead).String() + " behind" + remedy
+		return "this machine's clock is " + show.Duration(-ahead) + " behind" + remedy
 	}
 	return ""
 }

@@ -13,8 +13,8 @@ func TestClockProblem(t *testing.T) {
 		want  string
 	}{
 		{0, ""}, {Most, ""}, {-Most, ""},
-		{3*time.Hour + time.Minute, "this machine's clock is 3h1m0s ahead: set it, as with timedatectl set-ntp true"},
-		{-10 * time.Minute, "this machine's clock is 10m0s behind: set it, as with timedatectl set-ntp true"},
+		{3*time.Hour + time.Minute, "this machine's clock is 3 hours ahead: set it, as with timedatectl set-ntp true"},
+		{-10 * time.Minute, "this machine's clock is 10 minutes behind: set it, as with timedatectl set-ntp true"},
 	} {
 		if got := Problem(test.ahead); got != test.want {
 			t.Errorf("%v: %q, want %q", test.ahead, got, test.want)

@@ -140,15 +140,15 @@ func scalar(n *unstable.Node) (string, error) {
 func Nearest(key string) string {
 	best, least := "", 3
 	for i := range Settings {
-		if d := distance(key, Settings[i].Name); d < least {
+		if d := Distance(key, Settings[i].Name); d < least {
 			best, least = Settings[i].Name, d
 		}
 	}
 	return best
 }
 
-// distance is Levenshtein's.
-func distance(a, b string) int {
+// Distance is Levenshtein's, between two words.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

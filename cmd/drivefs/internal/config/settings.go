@@ -113,7 +113,7 @@ var Settings = []Setting{
 		field: func(c *Config) value { return pathValue(&c.CacheDir) }},
 
 	{Name: "cache-memory", Meta: "SIZE", Default: "512MiB", Group: Mount, Usage: "memory for contents, in all",
-		field: func(c *Config) value { return sizeValue(&c.CacheMemory, 16<<20) }},
+		field: func(c *Config) value { return memoryValue(&c.CacheMemory, 16<<20) }},
 	{Name: "cache-disk", Meta: "SIZE", Default: "10GiB", Group: Mount, Usage: "disk for contents; 0 = none",
 		field: func(c *Config) value { return sizeValue(&c.CacheDisk, 0) }},
 	{Name: "read-only", Default: "false", Group: Mount | Login, Usage: "never change the drive; login then asks for reading only",
@@ -125,7 +125,7 @@ var Settings = []Setting{
 	{Name: "root", Meta: "PATH", Default: "/", Group: Mount, Usage: "folder of the drive to mount",
 		field: func(c *Config) value { return drivePathValue(&c.Root) }},
 	{Name: "poll-interval", Meta: "DURATION", Default: "30s", Group: Mount, Usage: "how often to ask for changes; 0 = only on refresh",
-		field: func(c *Config) value { return durationValue(&c.PollInterval) }},
+		field: func(c *Config) value { return pollValue(&c.PollInterval) }},
 	{Name: "uploads", Meta: "N", Default: "16", Group: Mount, Usage: "most uploads at once",
 		field: func(c *Config) value { return countValue(&c.Uploads, 128) }},
 	{Name: "downloads", Meta: "N", Default: "16", Group: Mount, Usage: "most downloads at once",

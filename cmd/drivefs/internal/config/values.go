@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -167,6 +168,41 @@ func formatSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10)
+}
+
+// mostMemory is more than any machine has, and far below what overflows.
+const mostMemory = 16 << 40
+
+// memoryValue is a sizeValue that fits into a machine.
+func memoryValue(p *int64, least int64) value {
+	inner := sizeValue(p, least)
+	return value{get: inner.get, set: func(s string) error {
+		n, err := parseSize(s)
+		if most := machineMemory(); err == nil && n > most {
+			return fmt.Errorf("expected at most %s, which is what this machine has", formatSize(most))
+		}
+		return inner.set(s)
+	}}
+}
+
+// machineMemory is this machine's, in bytes.
+func machineMemory() int64 {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return mostMemory
+	}
+	return min(int64(info.Totalram)*int64(info.Unit), mostMemory)
+}
+
+// pollValue is 0 or a pause that a service can bear.
+func pollValue(p *time.Duration) value {
+	inner := durationValue(p)
+	return value{get: inner.get, set: func(s string) error {
+		if d, err := time.ParseDuration(s); err == nil && d > 0 && d < time.Second {
+			return errors.New("expected at least 1s, or 0 for never")
+		}
+		return inner.set(s)
+	}}
 }
 
 func sizeValue(p *int64, least int64) value {

@@ -17,6 +17,7 @@ type Status struct {
 	ReadOnly   bool               `json:"read_only"`
 	StateDir   string             `json:"state_dir"`
 	Config     string             `json:"config"` // configuration file; a profile is a table of it
+	Log        string             `json:"log"`    // the log's file, "" = stderr
 	Remote     Remote             `json:"remote"`
 	Mirror     Mirror             `json:"mirror"`
 	Uploads    Uploads            `json:"uploads"`
@@ -52,8 +53,21 @@ type Uploads struct {
 	Failed       []Failure  `json:"failed"`
 	Transfers    []Transfer `json:"transfers"`
 	Uploaded     int64      `json:"uploaded_bytes"` // since the start
+	Oldest       []Waiting  `json:"oldest"`         // the changes that wait longest, ten at most
 	// OldestAge is how long the oldest pending change waits; 0 = none is pending.
 	OldestAge float64 `json:"oldest_age_seconds"`
+}
+
+// Waiting is one change that the drive lacks.
+type Waiting struct {
+	Path     string    `json:"path"`
+	Since    time.Time `json:"since"`
+	WaitsFor string    `json:"waits_for"`
+}
+
+// Statuses is what `drivefs status --json` prints of all mounts.
+type Statuses struct {
+	Mounts []Status `json:"mounts"`
 }
 
 // Limits are the rates that hold now, and whether uploads are paused.
@@ -138,9 +152,10 @@ type UnmountResult struct {
 	Lock    string    `json:"lock"` // file whose lock is free when the process is done; "" = do not wait
 }
 
-// FlushResult is what failed; empty when everything is on the drive.
+// FlushResult is what is not on the drive.
 type FlushResult struct {
 	Failed []Failure `json:"failed"`
+	Open   []string  `json:"open"` // new files that programs have not closed yet
 }
 
 // RenameRequest is a path in the mount ("/a/b") and its new last element.

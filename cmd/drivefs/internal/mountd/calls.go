@@ -61,12 +61,12 @@ func (m *mount) status() control.Status {
 	uploaded, _ := m.account.Client.Bytes()
 	out := control.Status{
 		Mountpoint: m.mountpoint, PID: os.Getpid(), Profile: m.c.Profile, Since: m.began, State: "ready",
-		Version: v, ReadOnly: m.c.ReadOnly, StateDir: m.c.StateDir, Config: m.c.File,
+		Version: v, ReadOnly: m.c.ReadOnly, StateDir: m.c.StateDir, Config: m.c.File, Log: m.c.LogFile,
 		Remote: control.Remote{State: string(remote.Kind), Since: remote.Since, Endpoint: m.c.Endpoint},
 		Mirror: control.Mirror{Nodes: s.Nodes, Complete: s.Complete, CheckpointAge: -1},
 		Uploads: control.Uploads{
 			Pending: s.Pending, PendingBytes: s.Bytes, Active: len(s.Active), Uploaded: uploaded,
-			Failed: failures(s.Failed), Transfers: transfers(s.Active),
+			Failed: failures(s.Failed), Transfers: transfers(s.Active), Oldest: []control.Waiting{},
 		},
 		Limits:    m.limits(),
 		OpenFiles: s.Open,
@@ -99,6 +99,11 @@ func (m *mount) status() control.Status {
 	if err := m.account.Tokens.Problem(); err != nil {
 		out.Problems = append(out.Problems, exit.Message(err))
 	}
+	for _, w := range m.store.Waiting(mostOldest) {
+		if len(out.Uploads.Oldest) < mostOldest {
+			out.Uploads.Oldest = append(out.Uploads.Oldest, control.Waiting{Path: w.Path, Since: w.Since, WaitsFor: m.waitsFor(w)})
+		}
+	}
 	for _, r := range s.Chunks.Streams {
 		out.Streams = append(out.Streams, control.Stream{Name: r.Name, Offset: r.Off, Window: r.Window, Rate: float64(r.Rate)})
 	}
@@ -122,6 +127,24 @@ func (m *mount) status() control.Status {
 		out.Problems = append(out.Problems, e.At.Local().Format(time.DateTime)+" "+exit.Line(text))
 	}
 	return out
+}
+
+// mostOldest is how many of the changes that wait longest are named.
+const mostOldest = 10
+
+// waitsFor is what a change waits for, if that is not the change's own matter.
+func (m *mount) waitsFor(w cache.Waiting) string {
+	state := m.account.Client.State().Kind
+	switch {
+	case w.Open:
+	case m.limits().Paused:
+		return "drivefs limit --resume"
+	case state == drive.AuthRequired:
+		return "a login"
+	case state == drive.Offline:
+		return "the drive, which is offline"
+	}
+	return w.For
 }
 
 func transfers(active []cache.Transfer) []control.Transfer {
@@ -180,7 +203,11 @@ func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any
 	case n > 0 && len(failed) == 0 && m.limits().Paused:
 		return nil, exit.Fail(exit.Pending, "uploads are paused with %s pending: drivefs limit --resume %s", show.Count(n, "change"), m.mountpoint)
 	}
-	return control.FlushResult{Failed: failures(failed)}, ctx.Err()
+	open := []string{}
+	for _, w := range m.store.Waiting(0) {
+		open = append(open, w.Path)
+	}
+	return control.FlushResult{Failed: failures(failed), Open: open}, ctx.Err()
 }
 
 // answerYield makes way for another mount of the state directory: only where

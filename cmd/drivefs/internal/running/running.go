@@ -27,7 +27,7 @@ func Find(c *config.Config, path string) (m *control.Client, name string, err er
 	if path == "" {
 		return findProfile(c)
 	}
-	mountpoint, err := mounts.Resolve(path)
+	mountpoint, err := resolve(path)
 	if err != nil {
 		return nil, "", exit.Fail(exit.NotMounted, "%w", err)
 	}
@@ -45,6 +45,55 @@ func Find(c *config.Config, path string) (m *control.Client, name string, err er
 		}
 	}
 	return nil, "", exit.Fail(exit.NotMounted, "%s: no drive is mounted there", mountpoint)
+}
+
+// Mount is one mount, or what is left of one.
+type Mount struct {
+	Mountpoint string
+	Client     *control.Client // nil with Err
+	Err        error           // why it cannot be asked
+}
+
+// All is every mount that this user may ask, and every process that uploads
+// still after its mount was taken away. Other users' mounts are left out.
+func All(c *config.Config) (all []Mount, err error) {
+	ours, err := mounts.Ours()
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range ours {
+		m, err := Ask(c, at)
+		if err != nil && at.UID != os.Geteuid() {
+			continue
+		}
+		all = append(all, Mount{at.Mountpoint, m, err})
+	}
+	for _, h := range Held(c) {
+		if !slices.ContainsFunc(all, func(m Mount) bool { return m.Mountpoint == h.Mountpoint }) {
+			all = append(all, Mount{Mountpoint: h.Mountpoint, Client: control.NewClient(h.Control)})
+		}
+	}
+	return all, nil
+}
+
+// resolve is mounts.Resolve, for paths in a mount too, where nothing needs to be
+// and where a dead mount cannot be looked at.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if _, ok, err := mounts.Of(abs); ok || err != nil {
+		return abs, err
+	}
+	if full, err := mounts.Resolve(path); err == nil {
+		return full, nil
+	}
+	full, err := mounts.Resolve(filepath.Dir(abs))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(full, filepath.Base(abs)), nil
 }
 
 // Held is every process that has one of the user's state directories, also

@@ -33,6 +33,16 @@ func Columns(w io.Writer) int {
 	return 80
 }
 
+// Rows is the height of the terminal w, 24 where that is unknown.
+func Rows(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if _, rows, err := term.GetSize(int(f.Fd())); err == nil && rows > 0 {
+			return rows
+		}
+	}
+	return 24
+}
+
 // Size is n bytes, as "1.5 MiB".
 func Size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
@@ -52,19 +62,30 @@ func Count(n int, what string) string {
 	return humanize.Comma(int64(n)) + " " + what + "s"
 }
 
+// Duration is d as people say it, in one unit.
+func Duration(d time.Duration) string {
+	const day = 24 * time.Hour
+	for _, u := range []struct {
+		name string
+		unit time.Duration
+	}{{"year", 365 * day}, {"month", 30 * day}, {"day", day}, {"hour", time.Hour}, {"minute", time.Minute}} {
+		if d >= 2*u.unit {
+			return Count(int(d/u.unit), u.name)
+		}
+	}
+	return Count(int(d.Round(time.Second)/time.Second), "second")
+}
+
 // Ago is how long before now t was; the zero Time is "never".
 func Ago(t, now time.Time) string {
-	if t.IsZero() {
+	switch d := now.Sub(t); {
+	case t.IsZero():
 		return "never"
-	}
-	d := now.Sub(t)
-	switch {
 	case d < 2*time.Second:
 		return "just now"
-	case d < 2*time.Minute:
-		return d.Round(time.Second).String() + " ago"
+	default:
+		return Duration(d) + " ago"
 	}
-	return humanize.RelTime(t, now, "ago", "from now")
 }
 
 // Again says when something is tried again.
@@ -72,7 +93,7 @@ func Again(t, now time.Time) string {
 	if t.IsZero() || t.Before(now) {
 		return "tried again now"
 	}
-	return "tried again in " + t.Sub(now).Round(time.Second).String()
+	return "tried again in " + Duration(t.Sub(now))
 }
 
 // Failures lists what failed, a line each.
