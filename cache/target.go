@@ -39,6 +39,7 @@ func (s *Store) Apply(ctx context.Context, b drive.Batch) error {
 func (s *Store) FeedEnd(ctx context.Context) error {
 	first := !s.mirror.Complete()
 	err := s.mirror.FeedEnd(time.Now())
+	s.settler.Polled()
 	if first && err == nil {
 		s.listing.wake()
 	}

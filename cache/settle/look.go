@@ -26,7 +26,11 @@ type look struct {
 // asked before and after: an entry that ended in between may have taken it.
 func (t *task) meet(e *journal.Entry, id string, l look) (verdict, drive.Node, error) {
 	l.claimed = t.owned(id)
-	n, err := t.get(id)
+	get := t.getOnce // the node may be as new as the conflict
+	if l.clue == byNode {
+		get = t.get
+	}
+	n, err := get(id)
 	if errors.Is(err, drive.ErrNotFound) {
 		n, err = drive.Node{}, nil
 	}
@@ -52,7 +56,7 @@ func (t *task) examine(e *journal.Entry, n drive.Node, l look) (verdict, drive.N
 		ev.claimed = ev.claimed || t.owned(n.ID)
 		if ev.seen = ino != 0 && ino != t.ino; ev.seen && l.clue == byName {
 			// Listings lag (API §13.1), and what is known here may have been moved.
-			if n, err = t.get(n.ID); errors.Is(err, drive.ErrNotFound) {
+			if n, err = t.getOnce(n.ID); errors.Is(err, drive.ErrNotFound) {
 				n, err = drive.Node{}, nil
 			}
 			if err != nil {

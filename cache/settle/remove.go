@@ -112,7 +112,13 @@ func (t *task) trash(e *journal.Entry) (drive.Node, report) {
 	case err == nil:
 		return n, report{}
 	case errors.Is(err, drive.ErrNotFound):
-		return drive.Node{ID: e.NodeID, Status: drive.Purged}, report{}
+		switch _, gerr := t.get(e.NodeID); {
+		case errors.Is(gerr, drive.ErrNotFound):
+			return drive.Node{ID: e.NodeID, Status: drive.Purged}, report{}
+		case gerr != nil:
+			return n, t.fail(gerr)
+		}
+		return n, t.fail(err)
 	case errors.Is(err, drive.ErrForbidden), errors.Is(err, drive.ErrInvalid):
 		return n, t.refused(e, err)
 	}
@@ -408,9 +414,14 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		w.seen[c.Ino] = found{c.Rev, n.Name}
 		w.mu.Unlock()
 	}
+	if len(doubtful) == 0 {
+		return folders, nil
+	}
+	// In this order: an entry has what it sent until it has its node.
+	sent := t.placesSent(f.NodeID)
 	// Listings lag (API §13.1): what should not be there may just have left.
 	for _, n := range doubtful {
-		now, err := t.s.r.Get(ctx, n.ID)
+		now, err := t.get(n.ID)
 		if errors.Is(err, drive.ErrNotFound) {
 			continue
 		}
@@ -420,8 +431,7 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		if !now.Live() || !slices.Contains(now.Parents, f.NodeID) {
 			continue
 		}
-		// In this order: an entry has the one until it has the other.
-		maker := t.making(f.NodeID, now)
+		maker := sent[drive.Fold(now.Name)]
 		c, ok := t.s.j.ByNode(n.ID)
 		var leaves, changed bool
 		switch {
@@ -454,22 +464,6 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 		w.mu.Unlock()
 	}
 	return folders, nil
-}
-
-// making is the inode for which a call that is on its way may have made the
-// node n in parent, 0 = none.
-func (t *task) making(parent string, n drive.Node) (maker uint64) {
-	for _, ino := range t.s.j.Inos() {
-		t.s.j.Peek(ino, func(e *journal.Entry) {
-			if e.NodeID == "" && e.Sent != nil && e.Sent.ParentID == parent && drive.Fold(e.Sent.Name) == drive.Fold(n.Name) {
-				maker = ino
-			}
-		})
-		if maker != 0 {
-			break
-		}
-	}
-	return maker
 }
 
 // mustStay says whether the folder cannot be trashed. What holds something else

@@ -289,7 +289,7 @@ func TestListingMeetsCallsUnderWay(t *testing.T) {
 			if _, ok := found.seen[doubted.Ino]; ok != arrived {
 				t.Errorf("what is on its way counts as inside: %v", ok)
 			}
-			if ino := task.making(in.ID, drive.Node{Name: "made"}); ino != made.Ino {
+			if ino := task.placesSent(in.ID)["made"]; ino != made.Ino {
 				t.Errorf("made by %d, want %d", ino, made.Ino)
 			}
 			// The move has ended. Had its answer been lost, the listing says where

@@ -35,6 +35,7 @@ type Options struct {
 	AnswerWait  time.Duration          // how long an answer may take after the last byte, and a third of WaitPerGB more; then it is looked for; 0 = 20 s
 	Look        time.Duration          // between the first two looks, 0 = 2 s; grows to 60 s
 	Backoff     time.Duration          // unit of all back-off, 0 = 1 s (API §13.3)
+	MissingWait time.Duration          // how long a 404 for a node that was there is in question when no poll comes, 0 = 2 min
 	StreamIdle  time.Duration          // how long an upload waits for the writer of a file that is open, 0 = 30 s
 	Seed        uint64                 // of the randomness in back-off, 0 = random
 	Device      string                 // tells this state directory from every other; "" = nothing does
@@ -57,6 +58,7 @@ func (o Options) withDefaults() Options {
 	o.AnswerWait = cmp.Or(o.AnswerWait, 20*time.Second)
 	o.Look = cmp.Or(o.Look, 2*time.Second)
 	o.Backoff = cmp.Or(o.Backoff, time.Second)
+	o.MissingWait = cmp.Or(o.MissingWait, 2*time.Minute)
 	o.StreamIdle = cmp.Or(o.StreamIdle, 30*time.Second)
 	if o.Temporary == nil {
 		o.Temporary = func(string) bool { return false }
@@ -100,6 +102,8 @@ type Settler struct {
 	refused map[uint64]refusal
 	active  map[uint64]*task
 	failed  int
+	polls   int                // see Polled
+	absent  map[string]absence // by node id
 	limit   int
 	paused  bool
 }
@@ -130,6 +134,7 @@ func New(j *journal.Journal, r *drive.Client, h Host, o Options) *Settler {
 		waiters: map[uint64][]*waiter{},
 		refused: map[uint64]refusal{},
 		active:  map[uint64]*task{},
+		absent:  map[string]absence{},
 	}
 }
 

@@ -367,12 +367,6 @@ func (t *task) call(op string) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.ctx, callTime)
 }
 
-func (t *task) get(id string) (drive.Node, error) {
-	ctx, cancel := t.call("look")
-	defer cancel()
-	return t.s.r.Get(ctx, id)
-}
-
 func (t *task) find(parent, name string) ([]drive.Node, error) {
 	ctx, cancel := t.call("look")
 	defer cancel()
@@ -402,7 +396,7 @@ func (t *task) failClearing(err error, clear bool) report {
 		t.throttled = true
 	case errors.Is(err, drive.ErrAuth):
 		r.final, r.remote = true, true
-	case errors.Is(err, drive.ErrUnavailable), errors.Is(err, drive.ErrAmbiguous), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, drive.ErrUnavailable), errors.Is(err, drive.ErrAmbiguous), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errMissing):
 		r.remote = true
 	case errors.Is(err, drive.ErrQuota), errors.Is(err, drive.ErrForbidden), errors.Is(err, drive.ErrInvalid),
 		errors.Is(err, drive.ErrNameTooLong), errors.Is(err, journal.ErrDamaged):

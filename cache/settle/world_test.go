@@ -42,7 +42,7 @@ type world struct {
 
 var fast = Options{
 	MinWait: 200 * time.Millisecond, Look: 5 * time.Millisecond,
-	Backoff: 2 * time.Millisecond, Seed: 1, WaitPerGB: time.Millisecond,
+	Backoff: 2 * time.Millisecond, Seed: 1, WaitPerGB: time.Millisecond, MissingWait: 50 * time.Millisecond,
 }
 
 func newWorld(t testing.TB, so drivetest.Options, opt Options) *world {
