@@ -3,7 +3,6 @@ package settle
 import (
 	"context"
 	"errors"
-	"path"
 	"strings"
 	"time"
 
@@ -426,12 +425,6 @@ func (t *task) handOver(e *journal.Entry) {
 		}
 		t.s.log.Warn("a node keeps a temporary name", "node", e.NodeID, "tried", name, "err", err)
 	}
-}
-
-// besideName is a name for a node whose own is taken by another.
-func besideName(name, id string) string {
-	ext := path.Ext(name)
-	return strings.TrimSuffix(name, ext) + " (" + id[:min(8, len(id))] + ")" + ext
 }
 
 // abandon gives up a PENDING node that does not take its content: the file is

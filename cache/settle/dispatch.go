@@ -51,7 +51,7 @@ func (q *queue) dispatch(now time.Time) {
 func (q *queue) start(it *item, l lane) {
 	ctx, cancel := context.WithCancel(q.ctx)
 	t := &task{
-		s: q.s, ino: it.ino, rev: it.rev, node: it.node, lane: l, ctx: ctx, cancel: cancel, started: time.Now(),
+		s: q.s, ino: it.ino, rev: it.rev, node: it.node, sentAt: it.sentAt, found: it.found, lane: l, ctx: ctx, cancel: cancel, started: time.Now(),
 		detour: it.detour, origin: it.origin, others: len(q.movers) > 1 || len(q.movers) == 1 && !q.movers[it],
 	}
 	streams := it.streams() // before it is known where it is about to appear
@@ -80,7 +80,7 @@ func (q *queue) start(it *item, l lane) {
 	q.work.Add(1)
 	go func() {
 		defer q.work.Done()
-		q.reports <- t.run()
+		q.reports <- t.runSafely()
 	}()
 }
 
@@ -117,7 +117,7 @@ func (q *queue) report(r report) {
 	q.guard(it, r, now)
 
 	rev := it.rev
-	present := q.s.j.Peek(it.ino, func(e *journal.Entry) { it.take(e) })
+	present := q.s.j.Peek(it.ino, func(e *journal.Entry) { it.take(e, &q.s.o) })
 	if present {
 		q.index(it)
 	}

@@ -34,14 +34,15 @@ type memHost struct {
 	root   string
 	delay  time.Duration // UploadDelay
 
-	log      []string // conflicts, losses, undos
-	uploaded map[uint64]string
-	brought  map[string]map[string]map[string]string // name → Properties of the last answer
-	known    map[string]bool                         // MD5s the mirror was ever told
-	arrived  map[string]bool                         // contents that were ever on the drive
-	complete func(ctx context.Context, ino uint64, d *journal.Draft) error
-	updating func() (after func()) // nil = nobody wants to know
-	undoing  func()                // called before each Undo, likewise
+	log       []string // conflicts, losses, undos
+	uploaded  map[uint64]string
+	brought   map[string]map[string]map[string]string // name → Properties of the last answer
+	known     map[string]bool                         // MD5s the mirror was ever told
+	arrived   map[string]bool                         // contents that were ever on the drive
+	complete  func(ctx context.Context, ino uint64, d *journal.Draft) error
+	updating  func() (after func()) // nil = nobody wants to know
+	uploading func(ino uint64)      // called before each Uploaded, likewise
+	undoing   func()                // called before each Undo, likewise
 
 	unreadable error // of every question to the mirror
 }
@@ -262,6 +263,9 @@ func (h *memHost) Complete(ctx context.Context, ino uint64, d *journal.Draft) er
 }
 
 func (h *memHost) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
+	if h.uploading != nil {
+		h.uploading(ino)
+	}
 	s, err := d.Snapshot(d.Gen())
 	if err != nil {
 		return

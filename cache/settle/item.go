@@ -39,6 +39,10 @@ type item struct {
 	lane    lane
 	due     time.Time
 
+	since  time.Time // when this revision was first seen here
+	sentAt time.Time // Sent.At, and
+	found  time.Time // when that was first seen here
+
 	at   time.Time // of timed
 	on   uint64    // of blocked
 	slot bool      // blocked because on holds the name
@@ -95,7 +99,20 @@ func takeFrom[K comparable](m map[K]map[*item]bool, k K, it *item) {
 }
 
 // take copies what the queue needs. It runs under the journal's read lock.
-func (it *item) take(e *journal.Entry) {
+//
+// Times of the journal are those of a clock that may have been wrong: none is
+// waited for longer than the longest legal wait from when it was first seen.
+func (it *item) take(e *journal.Entry, o *Options) {
+	now := time.Now()
+	if it.since.IsZero() && e.Failed != "" && e.RetryAt.After(now) {
+		it.retry = earlier(e.RetryAt, now.Add(mostRetry)) // of an earlier life
+	}
+	if it.since.IsZero() || it.rev != e.Rev {
+		it.since = now
+	}
+	if e.Sent != nil && !e.Sent.At.Equal(it.sentAt) {
+		it.sentAt, it.found = e.Sent.At, now
+	}
 	if it.rev != e.Rev {
 		// A new wish is a new chance, unless the service as a whole is away.
 		if it.final {
@@ -113,7 +130,11 @@ func (it *item) take(e *journal.Entry) {
 		it.streamFrom = time.Time{}
 	}
 	it.place = journal.Place{Parents: slices.Clone(e.Place.Parents), Name: e.Place.Name}
-	it.due, it.doubt = e.Due, e.Base.Doubted()
+	most := o.UploadDelay
+	if o.Temporary(e.Place.Name) {
+		most = o.TemporaryDelay
+	}
+	it.due, it.doubt = earlier(e.Due, it.since.Add(most)), e.Base.Doubted()
 	it.home, it.name = nil, ""
 	switch {
 	case e.Base != nil:
@@ -133,6 +154,13 @@ func (it *item) take(e *journal.Entry) {
 			it.lane = laneSmall
 		}
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // contentDone reports whether the drive has the entry's content, as far as

@@ -242,6 +242,9 @@ func (t *task) findSent(e *journal.Entry, kind drive.Kind) (drive.Node, verdict,
 // died over it and were back soon, the service's lag counts from then.
 func (t *task) mayAppear(s *journal.Sent) bool {
 	until := s.Deadline
+	if s.At.Equal(t.sentAt) {
+		until = earlier(until, t.found.Add(t.patience(s.Size))) // it may be of a clock that was ahead
+	}
 	if back := t.s.started; s.At.Before(back) && back.Sub(until) < t.s.o.MinWait && back.Add(t.s.o.MinWait).After(until) {
 		until = back.Add(t.s.o.MinWait)
 	}

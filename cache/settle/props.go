@@ -184,16 +184,27 @@ func (t *task) proveProps(id string, want map[string]string) {
 	}
 }
 
-// creating reports whether some entry is about to make a node.
+// creating reports whether some entry is about to make a node, as of a moment
+// ago: many ask at once, and each time all entries are looked at.
 func (s *Settler) creating() bool {
+	now := time.Now()
+	s.mu.Lock()
+	makes, fresh := s.makes, now.Sub(s.madeAt) < s.o.Look
+	s.mu.Unlock()
+	if fresh {
+		return makes
+	}
+	makes = false
 	for _, ino := range s.j.Inos() {
-		making := false
 		s.j.Peek(ino, func(e *journal.Entry) {
-			making = e.NodeID == "" && !e.Removed && !e.Open && e.Failed == ""
+			makes = makes || e.NodeID == "" && !e.Removed && !e.Open && e.Failed == ""
 		})
-		if making {
-			return true
+		if makes {
+			break
 		}
 	}
-	return false
+	s.mu.Lock()
+	s.makes, s.madeAt = makes, now
+	s.mu.Unlock()
+	return makes
 }

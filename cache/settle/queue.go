@@ -200,7 +200,7 @@ func (q *queue) look(ino uint64) {
 		it = &item{ino: ino}
 	}
 	was := it.place
-	if !q.s.j.Peek(ino, func(e *journal.Entry) { it.take(e) }) {
+	if !q.s.j.Peek(ino, func(e *journal.Entry) { it.take(e, &q.s.o) }) {
 		q.forget(it)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -28,6 +29,8 @@ type task struct {
 	// Given by the queue, not changed after.
 	rev     uint64        // of the wish it works on
 	node    string        // it had then
+	sentAt  time.Time     // Sent.At as it was then, and
+	found   time.Time     // when that was first seen in this life
 	origin  *journal.Base // place of the node before settling touched it; may be nil
 	detour  bool          // bring the node under its temporary name, no further
 	others  bool          // further folders are to change parents
@@ -123,6 +126,45 @@ func (t *task) run() report {
 	}
 	return t.report(t.fail(errGoingRound))
 }
+
+// runSafely is run for a worker that may meet a mistake of this program: that
+// fails the entry, which is tried again ever more rarely, over restarts too.
+func (t *task) runSafely() (r report) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		t.s.log.Error("settling panicked", "ino", t.ino, "panic", p, "stack", string(debug.Stack()))
+		t.cancel()
+		r = t.report(t.panicked(p))
+	}()
+	return t.run()
+}
+
+// errPanic is what such an entry fails with.
+var errPanic = errors.New("a mistake of this program")
+
+func (t *task) panicked(p any) (r report) {
+	r = report{kind: failed, err: fmt.Errorf("%w: %v", errPanic, p), final: true}
+	r.at = time.Now().Add(t.s.slow())
+	defer func() {
+		if recover() != nil {
+			t.s.log.Error("recording that", "ino", t.ino)
+		}
+	}()
+	err := t.update(func(e *journal.Entry) bool {
+		e.Attempts++
+		r.at = time.Now().Add(min(t.s.slow()<<min(e.Attempts-1, 16), mostRetry))
+		e.Failed, e.FailedAt, e.RetryAt = r.err.Error(), time.Now(), r.at
+		return true
+	})
+	r.err = errors.Join(r.err, err)
+	return r
+}
+
+// mostRetry is the longest that an entry waits after a failure.
+const mostRetry = 24 * time.Hour
 
 var errGoingRound = errors.New("settling does not come to an end")
 

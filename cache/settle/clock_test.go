@@ -1,0 +1,136 @@
+package settle
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive/drivetest"
+)
+
+// misdated moves all times of the journal, as a clock that was wrong then and is
+// right now leaves them.
+func (w *world) misdated(by time.Duration) {
+	w.Helper()
+	for _, ino := range w.j.Inos() {
+		err := w.j.Update(ino, func(e *journal.Entry) bool {
+			for _, at := range []*time.Time{&e.Due, &e.Since, &e.RetryAt, &e.FailedAt} {
+				if !at.IsZero() {
+					*at = at.Add(by)
+				}
+			}
+			if e.Sent != nil {
+				e.Sent.At, e.Sent.Deadline = e.Sent.At.Add(by), e.Sent.Deadline.Add(by)
+			}
+			return true
+		})
+		if err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+// A clock that was hours off and was set right while drivefs was not running
+// neither holds a closed file up nor makes two of what was sent.
+func TestClockWasWrong(t *testing.T) {
+	o := Options{Seed: 1, UploadDelay: 5 * time.Second}
+	for name, fault := range map[string]*drivetest.Fault{
+		"closed":           nil,
+		"throttled":        {Status: 429},
+		"never stored":     {Status: 504, Body: "empty"},
+		"stored":           {Status: 504, Body: "empty", Effect: drivetest.EffectDone},
+		"stored cut short": {Status: 504, Body: "empty", Effect: drivetest.EffectTruncated},
+	} {
+		for _, by := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+			bubble(t, fmt.Sprint(name, by), func(t *testing.T) {
+				w := newWorld(t, drivetest.Options{}, o).run()
+				w.h.delay = o.UploadDelay
+				if fault != nil {
+					w.srv.Hook(once("content.upload", func() *drivetest.Fault { return fault }))
+				}
+				w.write("a", "hello, drive")
+				if fault != nil {
+					w.until("it was sent", func() bool { return w.srv.Requests()["content.upload"] > 0 })
+					time.Sleep(time.Second)
+				}
+				w.halt()
+				w.srv.Hook(nil)
+				w.openJournal()
+				w.h.j = w.j
+				w.misdated(by)
+				w.run()
+				began := time.Now()
+				w.until("it is settled", func() bool { return w.j.Len() == 0 || time.Since(began) > 50*time.Second })
+				if took := time.Since(began); w.j.Len() > 0 || took > 45*time.Second { // MinWait after a restart, and some
+					t.Errorf("took %v, %d entries left", took, w.j.Len())
+				}
+				w.wantTree(map[string]string{"a": "hello, drive"})
+				if n := w.h.notes(""); len(n) > 0 {
+					t.Errorf("reported: %q", n)
+				}
+			})
+		}
+	}
+}
+
+// After a restart, what the drive refused is not sent again before its time.
+func TestRefusedBeforeRestart(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, Options{Seed: 1}).run()
+		w.srv.SetFaults(drivetest.Faults{OverQuota: true})
+		w.write("a", "x")
+		w.until("refused", func() bool { return w.s.Stats().Failed > 0 })
+		w.halt()
+		w.openJournal()
+		w.h.j = w.j
+		w.srv.ResetRequests()
+		w.run()
+		time.Sleep(time.Minute)
+		if n := w.srv.Requests()["content.upload"]; n > 0 {
+			t.Errorf("sent %d times in the first minute", n)
+		}
+		w.srv.SetFaults(drivetest.Faults{})
+		w.flush() // asked for, it goes
+		w.wantTree(map[string]string{"a": "x"})
+	})
+}
+
+// A mistake of this program fails the entry that it is about, is said, and is
+// not run into again and again, also not over restarts. Others go on.
+func TestPanic(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		w := newWorld(t, drivetest.Options{}, Options{Seed: 1}).run()
+		w.s.Pause(true)
+		bad, _ := must[uint64, uint64](t)(w.h.write("bad", []byte("x"), nil))
+		tried := 0
+		w.h.uploading = func(ino uint64) {
+			if ino == bad {
+				tried++
+				panic("a mistake")
+			}
+		}
+		w.s.Pause(false)
+		for restart := range 3 {
+			if restart > 0 {
+				w.halt()
+				w.openJournal()
+				w.h.j = w.j
+				w.run()
+			}
+			w.write(fmt.Sprint("good", restart), "x")
+			time.Sleep(time.Minute)
+			e, _ := w.j.Clone(bad)
+			if !strings.Contains(e.Failed, "a mistake") || e.Attempts == 0 || w.j.Len() != 1 {
+				t.Fatalf("failed %q, %d times; %d entries", e.Failed, e.Attempts, w.j.Len())
+			}
+		}
+		if tried == 0 || tried > 3 {
+			t.Errorf("run into %d times", tried)
+		}
+		w.h.uploading = nil
+		w.flush()
+		w.wantTree(map[string]string{"bad": "x", "good0": "x", "good1": "x", "good2": "x"})
+	})
+}
