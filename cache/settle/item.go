@@ -130,9 +130,9 @@ func (it *item) take(e *journal.Entry, o *Options) {
 		it.streamFrom = time.Time{}
 	}
 	it.place = journal.Place{Parents: slices.Clone(e.Place.Parents), Name: e.Place.Name}
-	most := o.UploadDelay
+	most := max(o.UploadDelay, time.Minute)
 	if o.Temporary(e.Place.Name) {
-		most = o.TemporaryDelay
+		most = max(most, o.TemporaryDelay)
 	}
 	it.due, it.doubt = earlier(e.Due, it.since.Add(most)), e.Base.Doubted()
 	it.home, it.name = nil, ""

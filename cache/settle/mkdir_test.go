@@ -63,8 +63,10 @@ func TestMkdirUnanswered(t *testing.T) {
 							}
 							return &drivetest.Fault{Do: drivetest.DoStatus, Status: 409, Body: body}
 						})
+						w.s.Pause(true)
 						w.mkdir("d")
 						w.write("d/f", "x")
+						w.unpause()
 						if kill {
 							<-a.dead
 							w.stop()
