@@ -48,6 +48,6 @@ func (h *Handle) grown(off, end int64) {
 	h.s.tree.Read(func(v tree.View) { may = v.MayStream(h.f.Ino) })
 	if may {
 		h.f.SetStreamed()
-		h.s.settler.Stream(h.f.Ino, h.f.Opened.Created.Add(h.s.o.UploadDelay))
+		h.s.settler.Stream(h.f.Ino, h.f.Opened.Created.Add(h.s.tree.StreamDelay()))
 	}
 }

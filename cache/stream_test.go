@@ -70,22 +70,16 @@ func TestStream(t *testing.T) {
 			body := noise(20*mib, 1)
 			h := w.create("/film", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 			if early {
-				// On a busy machine the rest would come after the delay, to a
-				// file that is on the drive by then.
-				w.s.o.UploadDelay = 24 * time.Hour
 				if err := h.Flush(); err != nil {
 					t.Fatal(err)
 				}
-				w.s.o.UploadDelay = 50 * time.Millisecond
 			}
-			w.s.o.UploadDelay = 50 * time.Millisecond
 			w.fill(h, body[:18*mib], 0)
 			w.until("bytes arrive", func() bool { return w.srv.BytesReceived() > 0 })
 			st := w.s.Status()
 			if len(st.Active) != 1 || st.Active[0].Path != "/film" || st.Active[0].Op != "upload" || st.Active[0].Sent == 0 {
 				t.Errorf("active: %+v", st.Active)
 			}
-			w.s.o.UploadDelay = 24 * time.Hour
 			w.fill(h, body[18*mib:], 18*mib)
 			if err := h.Flush(); err != nil {
 				t.Fatal(err)
@@ -254,7 +248,7 @@ func TestDelayOfLargeFile(t *testing.T) {
 			defer h.Release()
 		}
 		time.Sleep(50 * time.Minute)
-		for name, due := range map[string]time.Duration{"large": time.Hour, "small": 110 * time.Minute, "large.part": 110 * time.Minute} {
+		for name, due := range map[string]time.Duration{"large": 300 * time.Millisecond, "small": 110 * time.Minute, "large.part": 110 * time.Minute} {
 			h := w.openAt("/"+name, unix.O_WRONLY)
 			if err := h.Flush(); err != nil {
 				t.Fatal(err)

@@ -502,7 +502,7 @@ func (tx *Tx) content(f *File, st *journal.DraftState) error {
 		e.LocalID = uuid.NewString()
 	}
 	tx.settle(e)
-	if early := f.Opened.Created.Add(tx.t.o.UploadDelay()); f.streamed.Load() && early.Before(e.Due) {
+	if early := f.Opened.Created.Add(tx.t.StreamDelay()); f.streamed.Load() && early.Before(e.Due) {
 		e.Due = early // had it been open for longer, its upload would have begun by then
 	}
 	tx.Put(e)

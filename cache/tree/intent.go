@@ -248,6 +248,11 @@ func (v View) MayStream(ino uint64) bool {
 	return true
 }
 
+// StreamDelay is how long after its creation a large new file goes up, whether
+// it was closed by then or not: a name that looks final is by then. Never longer
+// than closed files settle.
+func (t *Tree) StreamDelay() time.Duration { return min(300*time.Millisecond, t.o.UploadDelay()) }
+
 // movedFor is how long a moved file is remembered as what an editor may have
 // put aside before a save.
 const movedFor = time.Minute
