@@ -62,7 +62,9 @@ func TestClockWasWrong(t *testing.T) {
 				w.misdated(by)
 				w.run()
 				began := time.Now()
-				w.until("it is settled", func() bool { return w.j.Len() == 0 || time.Since(began) > 2*time.Minute })
+				for w.j.Len() > 0 && time.Since(began) < 2*time.Minute {
+					time.Sleep(time.Second)
+				}
 				if took := time.Since(began); w.j.Len() > 0 || took > 65*time.Second {
 					t.Errorf("took %v, %d entries left", took, w.j.Len())
 				}
