@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"io"
 
 	"github.com/drivefs/drivefs/cache/chunk"
@@ -28,9 +26,6 @@ func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error 
 		n, err := s.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
 		if err == nil && n < x.End-x.Off {
 			err = drive.ErrChanged
-		}
-		if errors.Is(err, drive.ErrChanged) || errors.Is(err, drive.ErrNotFound) {
-			return h.baseLost(ino, d, err)
 		}
 		if err != nil {
 			return err
@@ -71,59 +66,6 @@ func (h host) filled(ino uint64, d *journal.Draft) error {
 		e.Draft = &st
 		return true
 	})
-}
-
-// zeroLimit bounds how much of a lost base is made up for with zeros: more
-// than that beside less that was written here is no file anybody wants.
-const zeroLimit = 64 << 20
-
-// baseLost settles an edit of a part of a file whose other parts cannot be
-// had any more, because somebody replaced them. A mere truncation has no bytes
-// of ours and gives way. What was written is kept as a conflict copy, in which
-// the lost parts are zeros; the event says so. It answers
-// journal.ErrSuperseded where the entry is another one now.
-func (h host) baseLost(ino uint64, d *journal.Draft, cause error) error {
-	st, ok := d.State()
-	if !ok {
-		return journal.ErrSuperseded // written to meanwhile
-	}
-	ours := max(0, st.Size-st.Limit)
-	for _, x := range st.Local {
-		ours += min(x.End, st.Limit, st.Size) - min(x.Off, st.Limit, st.Size)
-	}
-	missing := d.Missing(0, st.Size)
-	var lost int64
-	for _, x := range missing {
-		lost += x.End - x.Off
-	}
-	switch {
-	case ours == 0:
-		return errors.Join(journal.ErrSuperseded, h.dropContent(ino, st.Gen))
-	case lost > zeroLimit && lost > ours:
-		return cause // it stays in the journal, and status tells of it
-	}
-	zeros := make([]byte, 1<<20)
-	for _, x := range missing {
-		for off := x.Off; off < x.End; off += int64(len(zeros)) {
-			if err := d.Fill(zeros[:min(int64(len(zeros)), x.End-off)], off); err != nil {
-				return err
-			}
-		}
-	}
-	if err := h.filled(ino, d); err != nil {
-		return err
-	}
-	why := fmt.Sprintf("the file was replaced on the drive while a part of it was changed here, and %d bytes of the old version are lost (zeros)", lost)
-	return errors.Join(journal.ErrSuperseded, h.Conflict(ino, why))
-}
-
-// dropContent takes the content gen out of the entry of ino.
-func (h host) dropContent(ino, gen uint64) error {
-	done, err := h.s.tree.DropContent(ino, gen)
-	if done {
-		h.s.events.add("undone", h.s.PathOf(ino), "it was cut here and replaced on the drive; the drive's version stays")
-	}
-	return err
 }
 
 // adoptLimit bounds what is copied from a draft into the chunk cache after

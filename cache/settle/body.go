@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"mime"
@@ -126,7 +127,7 @@ func (t *task) load(c *content) (err error) {
 		op := "complete"
 		t.op.Store(&op)
 		if err := t.s.h.Complete(t.ctx, t.ino, d); err != nil {
-			return err
+			return t.baseLost(c, err)
 		}
 	}
 	if c.snap, err = d.Snapshot(c.gen); err != nil {
@@ -145,6 +146,32 @@ func (t *task) load(c *content) (err error) {
 	s := md5.Sum(c.data)
 	c.sum = hex.EncodeToString(s[:])
 	return err
+}
+
+// baseLost is for content whose base could not be fetched. That it changed is
+// believed when the node says so: tags of answers also change with metadata.
+func (t *task) baseLost(c *content, cause error) error {
+	if !errors.Is(cause, drive.ErrChanged) && !errors.Is(cause, drive.ErrNotFound) {
+		return cause
+	}
+	id, version, size, sum := c.draft.Base()
+	n, err := t.get(id)
+	if errors.Is(err, drive.ErrNotFound) {
+		n, err = drive.Node{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	base := journal.Base{Content: version, Size: size, MD5: sum}
+	if n.Live() && n.Content != nil && !changedContent(&base, n) {
+		return fmt.Errorf("%w: the version that was changed here is there, and cannot be read: %w", drive.ErrUnavailable, cause)
+	}
+	if n.ID != "" {
+		if err := t.s.h.Foreign(n); err != nil {
+			return err
+		}
+	}
+	return t.s.h.BaseLost(t.ctx, t.ino, c.draft, n)
 }
 
 var errNoContent = errors.New("the entry has neither a node nor content")

@@ -77,6 +77,10 @@ type Host interface {
 	// Complete fetches the missing base bytes of a draft; drive.ErrChanged
 	// when they cannot be had any more.
 	Complete(ctx context.Context, ino uint64, d *journal.Draft) error
+	// BaseLost settles an edit whose base is gone for good: n is what the drive
+	// has instead, without an id when that is nothing. ErrSuperseded where the
+	// entry is another one now.
+	BaseLost(ctx context.Context, ino uint64, d *journal.Draft, n drive.Node) error
 	// Uploaded: content of ino is on the drive as n, whole and verified; the
 	// draft's bytes may become cached chunks, when read through
 	// d.Snapshot(d.Gen()) and checked against n: somebody may be writing.

@@ -262,6 +262,10 @@ func (h *memHost) Complete(ctx context.Context, ino uint64, d *journal.Draft) er
 	return h.complete(ctx, ino, d)
 }
 
+func (h *memHost) BaseLost(context.Context, uint64, *journal.Draft, drive.Node) error {
+	return drive.ErrChanged
+}
+
 func (h *memHost) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
 	if h.uploading != nil {
 		h.uploading(ino)

@@ -128,15 +128,15 @@ func (t *task) trash(e *journal.Entry) (drive.Node, report) {
 // trashed ends the wish of a node that is in the trash.
 func (t *task) trashed(e *journal.Entry, n drive.Node) report {
 	t.unmask(e, n.Name)
-	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
-		return t.fail(err)
-	}
-	if on, err := t.replacer(e); err != nil {
-		return t.fail(err)
-	} else if on != 0 {
+	if e.ReplacedBy != 0 {
+		// Before the name is free for the rename that replaced it, and may be
+		// refused: whoever takes this back then must know where the node is.
 		if err := t.update(func(e *journal.Entry) bool { e.Trashed = true; return true }); err != nil {
 			return t.fail(err)
 		}
+	}
+	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
+		return t.fail(err)
 	}
 	return t.replaced(e)
 }

@@ -162,35 +162,6 @@ func knows(r *mirror.Record, e *journal.Entry) bool {
 	return came || version <= r.PropsVersion // those of a new node came with it
 }
 
-// DropContent takes the content gen out of the entry of ino: what the drive has
-// is what is shown. done=false: the entry carries another content by now.
-func (t *Tree) DropContent(ino, gen uint64) (done bool, err error) {
-	err = t.Change(func(tx *Tx) error {
-		e, ok := tx.Entry(ino)
-		if !ok || e.Draft == nil || e.Draft.Gen != gen {
-			return nil
-		}
-		e = e.Clone()
-		e.Draft, e.Sent = nil, nil
-		r, known, err := t.mirror.ByID(e.NodeID)
-		if err != nil {
-			return err
-		}
-		if known {
-			b, err := tx.BaseOf(&r)
-			if err != nil {
-				return err
-			}
-			e.Base = b
-			tx.gens[ino] = newerGen(t.gens[ino], &r)
-		}
-		tx.Put(e)
-		done = true
-		return nil
-	})
-	return done && err == nil, err
-}
-
 // ParentIDs are the ids of the folders that the mirror has for a node, in no
 // order; ok=false: it does not know the node, or knows it to be gone.
 func (v View) ParentIDs(nodeID string) (name string, ids []string, ok bool, err error) {
