@@ -170,7 +170,7 @@ func TestVacator(t *testing.T) {
 // the next Open, whoever wrote it.
 func TestAppendFromManySides(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Dir: dir, GroupCommit: time.Millisecond}
+	o := Options{Dir: dir, GroupCommit: time.Millisecond, segment: 10_000}
 	j := open(t, o)
 	var wg sync.WaitGroup
 	const workers, each = 16, 100

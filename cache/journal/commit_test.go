@@ -57,7 +57,7 @@ func TestClosedJournal(t *testing.T) {
 // TestEverythingAtOnce is for the race detector and for Check.
 func TestEverythingAtOnce(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Dir: dir, GroupCommit: time.Millisecond, proveAfter: 4 * time.Millisecond}
+	o := Options{Dir: dir, GroupCommit: time.Millisecond, proveAfter: 4 * time.Millisecond, segment: 2000}
 	j := open(t, o)
 	var wg sync.WaitGroup
 	for w := range uint64(6) {

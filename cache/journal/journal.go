@@ -51,6 +51,7 @@ type Options struct {
 	bootID     string
 	proveAfter time.Duration
 	small      int64 // longest content that is not a file; 0 = smallMax, negative = none
+	segment    int64 // bytes of a segment of small contents, and of history before the log is rewritten; 0 = as in use
 }
 
 // Journal is the open journal. All methods are safe for concurrent use.
@@ -117,6 +118,7 @@ type Journal struct {
 
 	memory   atomic.Int64 // bytes of open small contents
 	smallMax int64        // longest content that is not a file
+	history  int64        // bytes of the log before it is rewritten
 
 	// rewriting is held while the log is rewritten, unlinking while files are
 	// removed. Both before mu.

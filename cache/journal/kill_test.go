@@ -17,7 +17,7 @@ const killDirEnv = "DRIVEFS_JOURNAL_KILL_DIR"
 // killChild closes files and forgets them, saying on standard output what it
 // begins ("try") and what the journal promised ("ok").
 func killChild(dir string) {
-	j, err := Open(Options{Dir: dir, GroupCommit: time.Millisecond, proveAfter: 10 * time.Millisecond, small: []int64{0, -1, 3000}[os.Getpid()%3]})
+	j, err := Open(Options{Dir: dir, GroupCommit: time.Millisecond, proveAfter: 10 * time.Millisecond, small: []int64{0, -1, 3000}[os.Getpid()%3], segment: 2000})
 	if err != nil {
 		fmt.Println("failed", err)
 		return

@@ -166,7 +166,7 @@ func TestDraftAgainstModel(t *testing.T) {
 	for seed := range uint64(rounds(120)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 11))
-			o := Options{Dir: t.TempDir(), GroupCommit: time.Millisecond, proveAfter: 3 * time.Millisecond, small: []int64{0, -1, 100}[seed%3]}
+			o := Options{Dir: t.TempDir(), GroupCommit: time.Millisecond, proveAfter: 3 * time.Millisecond, small: []int64{0, -1, 100}[seed%3], segment: 2000}
 			j := open(t, o)
 			const ino, maxLen = 42, 300
 			m := draftModel{base: make([]byte, 50+rng.IntN(150))}

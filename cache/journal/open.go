@@ -39,6 +39,10 @@ func Open(o Options) (*Journal, error) {
 	if o.proveAfter == 0 {
 		o.proveAfter = proveAfter
 	}
+	segment, history := int64(smallSegment), int64(rewriteLeast)
+	if o.segment != 0 {
+		segment, history = o.segment, o.segment
+	}
 	if o.small == 0 {
 		o.small = smallMax
 	}
@@ -54,6 +58,7 @@ func Open(o Options) (*Journal, error) {
 		room:      o.MakeRoom,
 		boot:      o.bootID,
 		smallMax:  o.small,
+		history:   history,
 		index:     newIndex(),
 		older:     make(map[uint64]*DraftState),
 		drafts:    make(map[uint64]*Draft),
@@ -66,7 +71,7 @@ func Open(o Options) (*Journal, error) {
 		stop:      make(chan struct{}),
 	}
 	j.wal = wal{fs: o.fs, dir: j.path(logDir)}
-	j.small = smallStore{fs: o.fs, dir: j.path(logDir), at: make(map[uint64]smallAt), segs: make(map[uint32]*smallSeg)}
+	j.small = smallStore{fs: o.fs, dir: j.path(logDir), segment: segment, at: make(map[uint64]smallAt), segs: make(map[uint32]*smallSeg)}
 	r := recovery{j: j, doubt: make(map[uint64]bool), seen: make(map[uint64]bool)}
 	if err := r.run(); err != nil {
 		return nil, errors.Join(err, j.closeFiles())

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -148,7 +149,11 @@ func (w *powerWork) run(steps int) {
 	for i := range steps {
 		name := names[w.rng.IntN(len(names))]
 		data := fmt.Sprintf("<%s %d>", name, i)
-		switch w.rng.IntN(8) {
+		switch w.rng.IntN(9) {
+		case 8:
+			if err := errors.Join(w.j.rewrite(), w.j.clean()); err != nil {
+				w.t.Fatal(err)
+			}
 		case 0:
 			w.done(name)
 		case 1:
@@ -168,7 +173,7 @@ func (w *powerWork) run(steps int) {
 // TestPowerFailure cuts a workload after every single operation on the disk
 // and looks at what kill -9 and power failure leave.
 func TestPowerFailure(t *testing.T) {
-	for seed := range uint64(rounds(3)) {
+	for seed := range uint64(rounds(6)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { powerFailure(t, seed, 16) })
 	}
 }
@@ -176,7 +181,7 @@ func TestPowerFailure(t *testing.T) {
 func powerFailure(t *testing.T, seed uint64, steps int) {
 	dir := t.TempDir()
 	fs := newRecFS(dir)
-	j := open(t, Options{Dir: dir, fs: fs, bootID: "one", GroupCommit: time.Millisecond, proveAfter: time.Duration(seed) * time.Millisecond, small: []int64{0, -1, 20}[seed%3]})
+	j := open(t, Options{Dir: dir, fs: fs, bootID: "one", GroupCommit: time.Millisecond, proveAfter: time.Duration(seed) * time.Millisecond, small: []int64{0, -1, 20}[seed%3], segment: []int64{0, 0, 0, 300, 300, 300}[seed%6]})
 	w := &powerWork{t: t, j: j, fs: fs, rng: rand.New(rand.NewPCG(seed, 1)), ino: map[string]uint64{}}
 	w.run(steps)
 	shut(t, j)

@@ -18,7 +18,7 @@ const (
 
 func (j *Journal) rewriteIfDue() error {
 	j.mu.Lock()
-	due := j.syncsFailed != j.syncsCured || j.wal.since > max(rewriteLeast, rewriteFactor*j.wal.base)
+	due := j.syncsFailed != j.syncsCured || j.wal.since > max(j.history, rewriteFactor*j.wal.base)
 	j.mu.Unlock()
 	if !due {
 		return nil

@@ -59,8 +59,10 @@ type smallStore struct {
 	at     map[uint64]smallAt // id → place
 	segs   map[uint32]*smallSeg
 	active *smallSeg // nil = begin one
-	last   uint32    // number of the newest segment
-	buf    []byte
+
+	segment int64  // bytes after which one is begun
+	last    uint32 // number of the newest segment
+	buf     []byte
 }
 
 // smallWrite is a content on its way into the store: new, or moved.
@@ -112,7 +114,7 @@ func (s *smallStore) write(ws []*smallWrite) (begun *smallSeg, err error) {
 	if len(ws) == 0 {
 		return nil, nil
 	}
-	if s.active == nil || s.active.size >= smallSegment {
+	if s.active == nil || s.active.size >= s.segment {
 		if begun, err = s.begin(); err != nil {
 			return nil, err
 		}
