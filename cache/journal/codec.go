@@ -352,7 +352,9 @@ func decodeEntry(b []byte) (e *Entry, synced *DraftState, ok bool) {
 		case fName:
 			e.Place.Name = string(f.s)
 		case fShown:
-			e.Place.Shown = string(f.s)
+			if e.Place.Shown = e.Place.Name; e.Place.Name != string(f.s) {
+				e.Place.Shown = string(f.s)
+			}
 		case fDraft:
 			e.Draft = decodeDraft(f.s, &ok)
 		case fProp:

@@ -149,6 +149,52 @@ func TestDamagedMiddleOfTheLog(t *testing.T) {
 	}
 }
 
+// damages are ways in which a file may be damaged; another's content may stand
+// in it.
+func damages(dir string, files []string) (kinds map[string]func([]byte) []byte) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	kinds = map[string]func(b []byte) []byte{
+		"zeros":   func(b []byte) []byte { return make([]byte, len(b)) },
+		"another": func([]byte) []byte { return must(os.ReadFile(filepath.Join(dir, files[rng.IntN(len(files))]))) },
+		"bits": func(b []byte) []byte {
+			for range 20 {
+				b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+			}
+			return b
+		},
+	}
+	for _, n := range []int{0, 1, 4095, 4096, 8191} {
+		kinds[fmt.Sprint("cut at ", n)] = func(b []byte) []byte { return b[:min(n, len(b))] }
+	}
+	return kinds
+}
+
+// TestDamagedEarlierVersion: a state of an earlier version, damaged in any way,
+// is taken over as far as it can be read.
+func TestDamagedEarlierVersion(t *testing.T) {
+	template := untar(t, "testdata/format1.tar.gz")
+	files := []string{"journal.db", "journal.tail", "journal.tail2"}
+	for _, f := range files {
+		for kind, damage := range damages(template, files) {
+			t.Run(f+" "+kind, func(t *testing.T) {
+				dir := untar(t, "testdata/format1.tar.gz")
+				edit(t, filepath.Join(dir, f), damage)
+				for round := range 2 {
+					j := open(t, Options{Dir: dir, bootID: "fixture"})
+					if round == 0 && f == "journal.db" && kind != "another" && !j.Has(19) {
+						t.Error("what only the tail has is lost")
+					}
+					if round > 0 && len(j.Problems()) > 0 {
+						t.Errorf("again: %q", j.Problems())
+					}
+					put(t, j, file1(100, "goes on"))
+					shut(t, j)
+				}
+			})
+		}
+	}
+}
+
 // TestDamageNeverStopsOpen: each file of the state cut, emptied, filled with
 // zeros, turned over, replaced by another's: the journal opens, says what is
 // wrong, and keeps what it can read; a second time there is nothing to say.
@@ -174,20 +220,7 @@ func TestDamageNeverStopsOpen(t *testing.T) {
 	for i, f := range files {
 		files[i], _ = strings.CutPrefix(f, template+"/")
 	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	kinds := map[string]func(b []byte) []byte{
-		"zeros":   func(b []byte) []byte { return make([]byte, len(b)) },
-		"another": func([]byte) []byte { return must(os.ReadFile(filepath.Join(template, files[rng.IntN(len(files))]))) },
-		"bits": func(b []byte) []byte {
-			for range 20 {
-				b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
-			}
-			return b
-		},
-	}
-	for _, n := range []int{0, 1, 4095, 4096, 8191} {
-		kinds[fmt.Sprint("cut at ", n)] = func(b []byte) []byte { return b[:min(n, len(b))] }
-	}
+	kinds := damages(template, files)
 	for _, f := range files {
 		for kind, damage := range kinds {
 			t.Run(f+" "+kind, func(t *testing.T) {
@@ -559,5 +592,27 @@ func TestContentThatWaitsIsSyncedByItself(t *testing.T) {
 	j = open(t, Options{Dir: dir, bootID: "two"})
 	if got := readBack(t, j, 10); got != "content" || len(j.Problems()) > 0 {
 		t.Errorf("%q, problems %q", got, j.Problems())
+	}
+}
+
+// TestOnlyTheNewestDamageIsKept: copies of damaged logs do not pile up;
+// contents that were set aside stay.
+func TestOnlyTheNewestDamageIsKept(t *testing.T) {
+	dir := written(t, false, 0)
+	if err := os.MkdirAll(filepath.Join(dir, asideDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"2020-01-01 10.00.00 journal.log 00000001", "2020-01-01 10.00.00 journal.db", "2021-01-01 10.00.00 journal.log 00000007",
+		"2021-01-01 10.00.00 journal.log 00000007.base", "2019-01-01 10.00.00 10-3 journal.txt", "2018-01-01 10.00.00 10-3 my journal.log",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, asideDir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut(t, open(t, Options{Dir: dir}))
+	want := []string{"10-3 journal.txt", "10-3 my journal.log", "journal.log 00000007", "journal.log 00000007.base"}
+	if d := cmp.Diff(want, asideFiles(t, dir)); d != "" {
+		t.Error(d)
 	}
 }

@@ -157,14 +157,19 @@ func (j *Journal) harden() error {
 		err = errStale
 	}
 	if err == nil {
-		j.hardenedLocked(mark, proofs, len(logs)-1)
+		j.hardenedLocked(mark, len(logs)-1)
 	} else {
 		j.stored = append(proofs, j.stored...)
 		wake(j.kick)
 	}
-	gone := j.takeRubbishLocked()
 	close(j.hardening)
 	j.hardening = nil
+	j.mu.Unlock()
+	if err == nil {
+		j.proveAll(proofs)
+	}
+	j.mu.Lock()
+	gone := j.takeRubbishLocked()
 	j.mu.Unlock()
 	j.unlink(gone)
 	if err != nil {
@@ -173,16 +178,25 @@ func (j *Journal) harden() error {
 	return nil
 }
 
+// proveAll notes that the small contents of these entries are on the disk, some
+// at a time: after a restart they are many.
+func (j *Journal) proveAll(proofs []*Entry) {
+	for some := range slices.Chunk(proofs, 256) {
+		j.mu.Lock()
+		for _, e := range some {
+			j.provedLocked(e.Ino, e.Draft)
+		}
+		j.mu.Unlock()
+	}
+}
+
 // hardenedLocked draws the consequences of a sync that covered the records up
 // to mark and n earlier segments.
-func (j *Journal) hardenedLocked(mark uint64, proofs []*Entry, n int) {
+func (j *Journal) hardenedLocked(mark uint64, n int) {
 	j.hardened = max(j.hardened, mark)
 	for ; n > 0 && len(j.wal.old) > 0; n-- {
 		j.shutLocked(j.wal.old[0])
 		j.wal.old = j.wal.old[1:]
-	}
-	for _, e := range proofs {
-		j.provedLocked(e.Ino, e.Draft)
 	}
 }
 

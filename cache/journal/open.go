@@ -153,6 +153,7 @@ func (r *recovery) run() error {
 		}
 	}
 	j.unlink(orphans)
+	r.pruneAside()
 	for _, name := range unused {
 		_ = j.fs.Remove(filepath.Join(j.wal.dir, name)) // tried again by the next Open
 	}
@@ -208,6 +209,9 @@ func (r *recovery) load() error {
 	}
 	r.guarded = state == guardOurs
 	r.fresh, r.doubtAll = true, true // drafts without a log: something removed it
+	if state == guardNone {
+		return r.takeTails(0) // of an earlier version, whose database is damaged
+	}
 	return nil
 }
 

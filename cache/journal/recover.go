@@ -340,6 +340,29 @@ func (r *recovery) asideBytes(name string, b []byte) (string, error) {
 	return to, errors.Join(err, f.Datasync(), f.Close(), r.j.fs.SyncDir(filepath.Dir(to)))
 }
 
+// pruneAside removes all but the newest copies of what was damaged of the log
+// or the database. Contents are never removed.
+func (r *recovery) pruneAside() {
+	files, err := os.ReadDir(r.j.path(asideDir)) // by name, so by time
+	if err != nil {
+		return
+	}
+	newest := ""
+	for _, f := range slices.Backward(files) {
+		at, name, _ := strings.Cut(f.Name(), " journal.")
+		switch {
+		case name == "" || len(at) != len(asideTime)-1:
+		case newest == "" || newest == at:
+			newest = at
+		default:
+			_ = r.j.fs.Remove(r.j.path(asideDir, f.Name())) // tried again by the next Open
+		}
+	}
+}
+
+// asideTime goes before the names of what is set aside.
+const asideTime = "2006-01-02 15.04.05 "
+
 // asideCopy stores a copy of a file in the aside directory.
 func (r *recovery) asideCopy(name, from string) (string, error) {
 	to, err := r.asidePath(name)
@@ -365,7 +388,7 @@ func (r *recovery) asidePath(name string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	base := time.Now().Format("2006-01-02 15.04.05 ") + strings.ReplaceAll(name, "/", "_")
+	base := time.Now().Format(asideTime) + strings.ReplaceAll(name, "/", "_")
 	ext := filepath.Ext(base)
 	if len(ext) > 16 {
 		ext = ""
