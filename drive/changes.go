@@ -23,14 +23,20 @@ type ChangesRequest struct {
 // What a feed may cost, whatever it says: memory does not depend on the
 // service keeping to ChunkSize, nor on a line having an end.
 const (
-	maxBatchNodes = 20_000   // a line with more is given in several batches …
-	maxBatchCost  = 24 << 20 // … also one whose nodes take so much memory
-	maxHeldCost   = 48 << 20 // of nodes that cannot be given yet
-	maxFeedValue  = 1 << 20  // text of one JSON value: a node, a checkpoint
-	maxFeedIdle   = 64 << 20 // text that brings no batch; each thing in it counts feedThing more
-	maxFeedLine   = 1 << 30  // text of one line
-	feedThing     = 256
+	maxBatchNodes = 20_000  // a line with more is given in several batches
+	maxFeedValue  = 1 << 20 // text of one JSON value: a node, a checkpoint
+	feedThing     = 256     // what a field or a node counts beyond its text
 )
+
+// feedBounds are in bytes.
+type feedBounds struct {
+	batch int64 // memory of the nodes of one batch
+	held  int64 // memory of nodes that cannot be given yet
+	idle  int64 // text that brings no batch
+	line  int64 // text of one line
+}
+
+var usualBounds = feedBounds{batch: 24 << 20, held: 48 << 20, idle: 64 << 20, line: 1 << 30}
 
 // Changes yields the batches of the feed in order. Each may be applied at once:
 // Checkpoint holds when its nodes are applied. It ends without an error
@@ -102,15 +108,16 @@ type feed struct {
 	dec        *json.Decoder
 	in         *valueLimit
 	checkpoint string // of the last full line
-	all        bool   // everything was asked for, and no line has ended yet
-	line0      int64  // offset where the line began
-	batch0     int64  // offset where the last batch ended, or the line began
-	things     int64  // fields and nodes since then
+	bounds     feedBounds
+	all        bool  // everything was asked for, and no line has ended yet
+	line0      int64 // offset where the line began
+	batch0     int64 // offset where the last batch ended, or the line began
+	things     int64 // fields and nodes since then
 }
 
 func newFeed(r io.Reader, checkpoint string) *feed {
 	in := &valueLimit{r: r, left: maxFeedValue}
-	return &feed{dec: json.NewDecoder(in), in: in, checkpoint: checkpoint, all: checkpoint == ""}
+	return &feed{dec: json.NewDecoder(in), in: in, checkpoint: checkpoint, bounds: usualBounds, all: checkpoint == ""}
 }
 
 // run yields batches until the end line (nil), until the consumer has enough
@@ -128,7 +135,7 @@ func (f *feed) run(yield func(Batch, error) bool) error {
 // bounded ends a line that brings nothing, or has no end.
 func (f *feed) bounded() error {
 	at := f.dec.InputOffset()
-	if at-f.batch0+f.things*feedThing > maxFeedIdle || at-f.line0 > maxFeedLine {
+	if at-f.batch0+f.things*feedThing > f.bounds.idle || at-f.line0 > f.bounds.line {
 		return errFeedLine
 	}
 	return nil
@@ -272,7 +279,7 @@ func (f *feed) nodes(b *Batch, told bool, split *bool, yield func(Batch, error) 
 	if b.Reset {
 		before = ""
 	}
-	cost, start := 0, f.dec.InputOffset()
+	cost, start := int64(0), f.dec.InputOffset()
 	for f.dec.More() {
 		f.things++
 		n, err := f.node()
@@ -282,15 +289,15 @@ func (f *feed) nodes(b *Batch, told bool, split *bool, yield func(Batch, error) 
 		if n.ID == "" {
 			continue
 		}
-		cost += n.cost() + int(f.dec.InputOffset()-start)
+		cost += n.cost() + f.dec.InputOffset() - start
 		start = f.dec.InputOffset()
-		if cost > maxHeldCost && !told {
+		if cost > f.bounds.held && !told {
 			if !f.all {
 				return false, errFeedLine
 			}
 			told, b.Reset, before = true, true, ""
 		}
-		if told && (len(b.Nodes) == maxBatchNodes || cost > maxBatchCost && len(b.Nodes) > 0) {
+		if told && (len(b.Nodes) == maxBatchNodes || cost > f.bounds.batch && len(b.Nodes) > 0) {
 			if !yield(Batch{Checkpoint: before, Reset: b.Reset && !*split, Nodes: b.Nodes}, nil) {
 				return false, nil
 			}
@@ -302,7 +309,7 @@ func (f *feed) nodes(b *Batch, told bool, split *bool, yield func(Batch, error) 
 }
 
 // cost is about what a node takes in memory beyond its text.
-func (n *Node) cost() int {
+func (n *Node) cost() int64 {
 	c := int(unsafe.Sizeof(*n)) + 16*(cap(n.Parents)+cap(n.Labels))
 	if n.Content != nil {
 		c += int(unsafe.Sizeof(*n.Content))
@@ -310,7 +317,7 @@ func (n *Node) cost() int {
 	for _, kv := range n.Properties {
 		c += 400 + 100*len(kv)
 	}
-	return c
+	return int64(c)
 }
 
 var (
