@@ -27,8 +27,8 @@ type call struct {
 	args      []string // what else the path names
 	body      []byte   // of JSON calls
 	who       identity
-	fault     *Fault // what a handler must do wrong; nil = nothing
-	described Op     // the request as rules see it
+	hooks     hooks // what a fault does to it
+	described Op    // the request as rules see it
 	up        *upload
 
 	log  Entry
@@ -262,18 +262,6 @@ func (c *call) serve() {
 		return
 	}
 	c.send(rep)
-}
-
-// spoiler is the fault that spoils an answer of this status, nil = none.
-func (c *call) spoiler(n, status int) *Fault {
-	if f := c.fault; f != nil && f.Do == DoSpoil && (f.Status == 0 || f.Status == status) { // of the hook
-		return f
-	}
-	op := c.described
-	op.N, op.answer = n, status
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	return c.s.in.pick(&op)
 }
 
 // count counts the request and asks the throttle, which the sign-in host is

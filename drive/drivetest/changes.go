@@ -72,40 +72,20 @@ type feed struct {
 }
 
 func (c *call) changes() (reply, *apiError) {
-	var req struct {
-		Checkpoint    string `json:"checkpoint"`
-		ChunkSize     int    `json:"chunkSize"`
-		MaxNodes      int    `json:"maxNodes"`
-		IncludePurged any    `json:"includePurged"` // a string by the document, a boolean by reason
-	}
-	if e := c.decode(&req); e != nil {
+	r, e := c.feedRequest()
+	if e != nil {
 		return reply{}, e
 	}
-	if req.ChunkSize < 0 || req.MaxNodes < 0 {
-		return reply{}, badRequest("chunkSize and maxNodes must be positive")
+	st := c.s.st
+	from, known := st.since(r.checkpoint, r.order)
+	if r.refuse || r.checkpoint != "" && !known && st.modes.Load().BadCheckpoint == "400" {
+		return reply{}, badRequest("Invalid checkpoint: %s", r.checkpoint)
 	}
-	chunk := req.ChunkSize
-	if chunk == 0 {
-		chunk = defaultChunk
-	}
-	st, flt, modes := c.s.st, c.fault, c.s.st.modes.Load()
-	if modes.IgnoreMaxNodes {
-		req.MaxNodes = 0
-	}
-	order := feedOrder{modes.FeedOrder, c.s.seed()}
-	if flt != nil && flt.Do == DoDisorder {
-		order = feedOrder{name: OrderNewest}
-	}
-	from, known := st.since(req.Checkpoint, order)
-	if req.Checkpoint != "" && (!known && modes.BadCheckpoint == "400" || flt != nil && flt.Do == DoCheckpoint) {
-		return reply{}, badRequest("Invalid checkpoint: %s", req.Checkpoint)
-	}
-	reset := !known || flt != nil && flt.Do == DoFeedReset
-	if reset {
+	if r.reset = r.reset || !known; r.reset {
 		from = position{}
 	}
 	lag := c.s.lag(func(in *injector) int64 { return in.f.FeedLag.Milliseconds() }, st.o.FeedLag.Milliseconds())
-	f := &feed{c: c, purged: req.IncludePurged == true || req.IncludePurged == "true", root: reset, shape: shape{extra: c.s.extraFields()}}
+	f := &feed{c: c, purged: r.purged, root: r.reset, shape: shape{extra: c.s.extraFields()}}
 	if f.until = math.MaxInt64; lag > 0 {
 		f.until = st.now().UnixMilli() - lag
 	}
@@ -119,19 +99,50 @@ func (c *call) changes() (reply, *apiError) {
 	}
 	c.sent, c.log.Status = true, http.StatusOK
 	c.w.WriteHeader(http.StatusOK)
-	if flt != nil && flt.Do == DoEndOnly {
-		f.write([]byte("{\"end\":true}\n"))
+	if r.endOnly {
+		f.write(feedEnd)
 		return reply{}, nil
 	}
-	if flt != nil && flt.Do == DoRepeat && from.seq > 0 {
-		from.seq = f.rewind(from.seq, max(int(flt.At), 10))
+	if r.repeat > 0 && from.seq > 0 {
+		from.seq = f.rewind(from.seq, r.repeat)
 	}
-	next := f.asChanged(from.seq, reset, chunk)
-	if order.name != "" {
-		next = f.inOrder(order, from, reset, chunk)
+	next := f.asChanged(from.seq, r.reset, r.chunk)
+	if r.order.name != "" {
+		next = f.inOrder(r.order, from, r.reset, r.chunk)
 	}
-	f.stream(next, req.MaxNodes)
+	f.stream(next, r.maxNodes)
 	return reply{}, nil
+}
+
+var feedEnd = []byte("{\"end\":true}\n")
+
+// feedRequest reads what is asked for.
+func (c *call) feedRequest() (*feedRequest, *apiError) {
+	var body struct {
+		Checkpoint    string `json:"checkpoint"`
+		ChunkSize     int    `json:"chunkSize"`
+		MaxNodes      int    `json:"maxNodes"`
+		IncludePurged any    `json:"includePurged"` // a string by the document, a boolean by reason
+	}
+	if e := c.decode(&body); e != nil {
+		return nil, e
+	}
+	if body.ChunkSize < 0 || body.MaxNodes < 0 {
+		return nil, badRequest("chunkSize and maxNodes must be positive")
+	}
+	m := c.s.st.modes.Load()
+	r := &feedRequest{checkpoint: body.Checkpoint, chunk: body.ChunkSize, maxNodes: body.MaxNodes,
+		purged: body.IncludePurged == true || body.IncludePurged == "true", order: feedOrder{m.FeedOrder, c.s.seed()}}
+	if r.chunk == 0 {
+		r.chunk = defaultChunk
+	}
+	if m.IgnoreMaxNodes {
+		r.maxNodes = 0
+	}
+	if c.hooks.ask != nil {
+		c.hooks.ask(r)
+	}
+	return r, nil
 }
 
 // hides and tells say what of the log this answer is about.
@@ -166,7 +177,7 @@ func (f *feed) write(b []byte) bool {
 // stream writes chunks, which next puts into buf, until nothing is left or
 // maxNodes are told, then the end line.
 func (f *feed) stream(next func() (told int, more bool), maxNodes int) {
-	told, flt, sound := 0, f.c.fault, !f.c.s.st.broken.Load()
+	told, sound := 0, !f.c.s.st.broken.Load()
 	for i := int64(0); ; i++ {
 		n, more := next()
 		told += n
@@ -174,49 +185,17 @@ func (f *feed) stream(next func() (told int, more bool), maxNodes int) {
 		if f.c.s.st.settle() != nil || sound && f.c.s.st.broken.Load() {
 			f.cut()
 		}
-		if flt != nil && i >= flt.At {
-			switch flt.Do {
-			case DoEndless:
-				f.endless()
-				return
-			case DoBadTail:
-				f.write(f.buf[:max(1, len(f.buf)*2/3)])
-				return
-			case DoReset:
-				f.write(f.buf[:max(1, len(f.buf)*2/3)])
-				f.cut()
-			case DoChunkStatus:
-				status := flt.Status
-				if status == 0 {
-					status = http.StatusInternalServerError
-				}
-				f.write([]byte(`{"statusCode":` + strconv.Itoa(status) + `,"nodes":[]}` + "\n"))
-				return
-			}
-		}
-		if !f.write(f.buf) || f.c.r.Context().Err() != nil || f.c.s.closing.Err() != nil {
+		if f.c.hooks.line != nil && f.c.hooks.line(f, i) {
 			return
 		}
-		if flt != nil && (flt.Do == DoCut || flt.Do == DoCheckpoint) && i >= flt.At {
+		if !f.write(f.buf) || f.c.r.Context().Err() != nil || f.c.s.closing.Err() != nil {
 			return
 		}
 		if !more || maxNodes > 0 && told >= maxNodes {
 			break
 		}
 	}
-	f.write([]byte("{\"end\":true}\n"))
-}
-
-// endless writes a chunk that has no end, and has not said by then whether it
-// is a reset.
-func (f *feed) endless() {
-	f.c.s.st.mu.RLock()
-	root := appendNode(nil, f.c.s.st.root, &f.shape)
-	f.c.s.st.mu.RUnlock()
-	b := append([]byte(`{"statusCode":200,"nodes":[`), root...)
-	for f.write(b) && f.c.r.Context().Err() == nil && f.c.s.closing.Err() == nil {
-		b = append(append(b[:0], ','), root...)
-	}
+	f.write(feedEnd)
 }
 
 // cut resets the connection in mid-stream.

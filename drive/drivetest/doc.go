@@ -18,7 +18,10 @@
 //   - A write is answered after its commit, and the changes feed waits for the
 //     commit of what it tells. So no write that was answered is lost by
 //     kill -9, and no checkpoint names a future that a crash took back.
-//   - Faults change what a caller hears, never the invariants above.
+//   - Faults change what a caller hears, never the invariants above. They
+//     stand around the handlers: at the gateway, at the request's body and the
+//     ResponseWriter, and in hooks where it takes to know what is told; no
+//     handler knows their kinds.
 //
 // [Server.Check] verifies what of this can be seen.
 //

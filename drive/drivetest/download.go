@@ -10,7 +10,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Downloads (§7.4), tempLinks (§7.5) and the signed addresses that large
@@ -27,7 +26,7 @@ func (c *call) contentDownload() (reply, *apiError) {
 		return reply{}, forbidden("Insufficient permissions granted for operation: %s", c.op.name)
 	}
 	limit := c.s.o.RedirectThreshold
-	if limit >= 0 && n.content.size >= limit || c.fault != nil && c.fault.Do == DoRedirect {
+	if limit >= 0 && n.content.size >= limit || c.hooks.redirect {
 		return c.redirect(n), nil
 	}
 	return c.serveContent(n)
@@ -72,7 +71,7 @@ func (c *call) contentTempLink() (reply, *apiError) {
 	case n == nil || n.content == nil || n.status == StatusTrash && c.s.o.TrashedContent404:
 		return reply{}, notFound(id)
 	}
-	if c.fault != nil && c.fault.Do == DoRedirect {
+	if c.hooks.redirect {
 		return c.redirect(n), nil
 	}
 	return c.serveContent(n)
@@ -127,14 +126,7 @@ func (c *call) serveContent(n *node) (reply, *apiError) {
 	}
 	defer f.Close()
 	from, to, partial, ok := parseRange(c.r.Header.Get("Range"), ct.size)
-	do := ""
-	if c.fault != nil {
-		do = c.fault.Do
-	}
-	if do == DoWholeFile {
-		from, to, partial, ok = 0, ct.size, false, true
-	}
-	if !ok || do == DoRange {
+	if !ok {
 		rep := c.failure(&apiError{status: http.StatusRequestedRangeNotSatisfiable, message: "The requested range is not satisfiable"})
 		rep.header["Content-Range"] = fmt.Sprintf("bytes */%d", ct.size)
 		return rep, nil
@@ -209,39 +201,7 @@ func (c *call) pour(f *os.File, off, n int64) {
 	if _, err := f.Seek(off, io.SeekStart); err != nil {
 		c.abort(false)
 	}
-	flt := c.fault
-	if flt != nil {
-		switch flt.Do {
-		case DoStall, DoShort, DoReset:
-			c.copyOut(f, min(flt.At, n))
-			if flt.At < n || n == 0 {
-				c.breakOff(flt)
-			}
-			n = max(0, n-flt.At)
-		case DoOtherBytes:
-			c.copyOut(zeros{}, n)
-			return
-		}
-	}
 	c.copyOut(f, n)
-}
-
-func (c *call) breakOff(flt *Fault) {
-	_ = http.NewResponseController(c.w).Flush() // what came before the fault arrives
-	if flt.Do != DoStall {
-		c.abort(flt.Do == DoReset)
-	}
-	if !c.s.sleep(c.r.Context(), stallTime(flt)) {
-		c.abort(false)
-	}
-}
-
-// stallTime 0 is until the client leaves.
-func stallTime(f *Fault) time.Duration {
-	if f.Stall == 0 {
-		return 1<<63 - 1
-	}
-	return f.Stall
 }
 
 type zeros struct{}

@@ -110,9 +110,10 @@ const (
 	DoSpoil = "spoil"
 	// content.upload, content.overwrite
 	DoExpireMid = "expire-mid" // all access tokens expire while the body arrives: 401 at its end
-	// content.download, content.templink; stall also for uploads
-	DoStall      = "stall"       // after At bytes nothing comes, or is read, for Stall, 0 = until the client leaves
-	DoShort      = "short"       // the connection closes after At bytes
+	// any answer with a body; stall also for uploads
+	DoStall = "stall" // after At bytes nothing comes, or is read, for Stall, 0 = until the client leaves
+	DoShort = "short" // the connection closes after At bytes
+	// content.download, content.templink
 	DoRedirect   = "redirect"    // 302 whatever the size
 	DoRange      = "416"         // 416 whatever the range
 	DoWholeFile  = "ignorerange" // 200 with the whole file although a range was asked for

@@ -77,32 +77,6 @@ func (c *call) shapeOf(f *Fault) (ct, body string) {
 	return ct, body
 }
 
-// sendSpoiled answers with a body that is not to be read.
-func (c *call) sendSpoiled(f *Fault, rep reply) {
-	rep.gzip = false
-	switch f.Body {
-	case "":
-		c.w.Header().Set("Content-Length", strconv.Itoa(max(1, len(rep.body))))
-		for k, v := range rep.header {
-			c.w.Header().Set(k, v)
-		}
-		c.sent, c.log.Status = true, rep.status
-		c.w.WriteHeader(rep.status)
-		_, _ = c.w.Write(rep.body[:len(rep.body)/2])
-		c.abort(false)
-	case "half":
-		rep.body = rep.body[:len(rep.body)/2]
-	default:
-		if rep.header == nil {
-			rep.header = map[string]string{}
-		}
-		shaped := *f
-		shaped.Status = rep.status
-		rep.set(c.shapeOf(&shaped))
-	}
-	c.send(rep)
-}
-
 // faultMessage as the service worded it (§3.3).
 func faultMessage(status int) string {
 	switch status {
@@ -151,7 +125,7 @@ func (c *call) inject(f *Fault) bool {
 		kind == DoStall, kind == DoShort, kind == DoRedirect, kind == DoRange, kind == DoWholeFile, kind == DoOtherBytes,
 		kind == DoMissing, kind == DoDuplicate, kind == DoStale,
 		kind == DoSpoil, kind == DoCheckpoint, kind == DoEndless, kind == DoCut, kind == DoBadTail, kind == DoFeedReset, kind == DoChunkStatus, kind == DoRepeat, kind == DoDisorder, kind == DoEndOnly:
-		c.fault = f
+		c.spoil(f)
 		return false
 	case kind == DoPageToken:
 		c.send(c.failure(badRequest("Next token is expired")))

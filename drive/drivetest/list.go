@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Listings (§6.2, §6.3, §8.2): the matches are found once, on the first page;
@@ -169,9 +168,7 @@ func (c *call) list(l *listing) (reply, *apiError) {
 		return reply{}, e
 	}
 	l.lag = c.s.lag(func(in *injector) int64 { return in.f.ListingLag.Milliseconds() }, c.s.o.ListingLag.Milliseconds())
-	if f := c.fault; f != nil && f.Do == DoStale {
-		l.lag = max(l.lag, staleAge(f).Milliseconds())
-	}
+	l.lag = max(l.lag, c.hooks.lag.Milliseconds())
 	var cu *cursor
 	var cursorID string
 	at := offset
@@ -192,7 +189,9 @@ func (c *call) list(l *listing) (reply, *apiError) {
 		cu.count = len(cu.nodes)
 	}
 	page, next := pageOf(cu, at, limit, func(n *node) bool { return l.wants(o.view(n)) })
-	page = c.spoil(page, cu, at)
+	if c.hooks.page != nil {
+		page = c.hooks.page(page, cu, at)
+	}
 	if len(o) > 0 {
 		sh.status = func(n *node) string {
 			if v := o.view(n); v != nil {
@@ -225,30 +224,6 @@ func pageOf(cu *cursor, at, limit int, wants func(*node) bool) (page []*node, ne
 		}
 	}
 	return page, next
-}
-
-// spoil does what a fault on a page asks for.
-func (c *call) spoil(page []*node, cu *cursor, at int) []*node {
-	f := c.fault
-	switch {
-	case f == nil || len(page) == 0:
-	case f.Do == DoMissing && f.Names != "":
-		return slices.DeleteFunc(page, func(n *node) bool { return match(f.Names, n.name) })
-	case f.Do == DoMissing:
-		return page[:max(0, len(page)-int(max(f.At, 1)))]
-	case f.Do == DoDuplicate && at > 0:
-		return append([]*node{cu.nodes[at-1]}, page...)
-	case f.Do == DoDuplicate:
-		return append(page[:len(page):len(page)], page[0])
-	}
-	return page
-}
-
-func staleAge(f *Fault) time.Duration {
-	if f.Stall > 0 {
-		return f.Stall
-	}
-	return 10 * time.Second
 }
 
 // window reads limit and offset. More than 200 is served as 200.

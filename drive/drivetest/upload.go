@@ -23,6 +23,7 @@ type upload struct {
 	meta    newNode
 	hasMeta bool
 	part    *multipart.Part // the content, nil until it is reached
+	content io.Reader       // its bytes
 }
 
 // badMultipart is what the service said when parts were missing or in the
@@ -81,7 +82,7 @@ func (c *call) openUpload() *apiError {
 	case err != nil, p.FormName() != "content", !hasFileName(p), c.op.name == "content.upload" && !u.hasMeta:
 		return badMultipart()
 	}
-	u.part = p
+	u.part, u.content = p, p
 	return nil
 }
 
@@ -123,7 +124,7 @@ func (c *call) receive(in io.Writer, limit int64) error {
 		if limit > 0 {
 			b = b[:min(limit, int64(len(b)))]
 		}
-		n, err := c.up.part.Read(b)
+		n, err := c.up.content.Read(b)
 		if n > 0 {
 			c.s.bytesIn.Add(int64(n))
 			c.log.In += int64(n)
@@ -147,19 +148,6 @@ func (c *call) receive(in io.Writer, limit int64) error {
 	return nil
 }
 
-// receiveAll is receive of everything, with a stall where a fault wants one.
-func (c *call) receiveAll(in io.Writer) error {
-	if f := c.fault; f != nil && f.Do == DoStall && f.At >= 0 {
-		if err := c.receive(in, f.At); err != nil {
-			return err
-		}
-		if !c.s.sleep(c.r.Context(), stallTime(f)) {
-			return errGone
-		}
-	}
-	return c.receive(in, -1)
-}
-
 // content receives the whole content into a temporary file and checks what the
 // request promised of it. The epilogue is read and forgotten.
 func (c *call) content() (*incoming, *apiError) {
@@ -168,7 +156,7 @@ func (c *call) content() (*incoming, *apiError) {
 		return nil, broken(err)
 	}
 	in.most = c.s.st.mostFor(c.id)
-	if err := c.receiveAll(in); err != nil {
+	if err := c.receive(in, -1); err != nil {
 		in.drop()
 		var e *apiError
 		if errors.As(err, &e) {
