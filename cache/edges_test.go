@@ -1,12 +1,16 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
 // A folder that is in two places must not be moved into itself.
@@ -125,5 +129,80 @@ func TestReplaceWhileWriting(t *testing.T) {
 	w.want(w.drive("/f"), "new")
 	if len(w.paths()) != 2 {
 		t.Error(w.paths())
+	}
+}
+
+// TestSizeAfterRelease: a call that found the open file a moment before its last
+// handle was released shows the size it has, not the one it was opened with.
+func TestSizeAfterRelease(t *testing.T) {
+	w := newWorld(t)
+	e, h, err := w.s.Create(t.Context(), w.s.Root(), "f", unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Write(t.Context(), []byte("seven b"), 0); err != nil {
+		t.Fatal(err)
+	}
+	f := w.s.tree.File(e.Ino, e.Gen)
+	if f == nil {
+		t.Fatal("it is not open")
+	}
+	h.Release()
+	if got := f.Size(); got != 7 {
+		t.Errorf("%d bytes, want 7", got)
+	}
+}
+
+// TestReadLaysLocalOverBase: what was written while a read waited for the rest
+// of it from the drive is in its answer: the kernel keeps that for an hour.
+func TestReadLaysLocalOverBase(t *testing.T) {
+	w := newWorld(t)
+	w.put("/f", strings.Repeat("b", 64<<10))
+	w.poll()
+	e, _, err := w.s.Lookup(t.Context(), w.s.Root(), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(flags uint32) *Handle {
+		h, err := w.s.Open(t.Context(), e.Ino, e.Gen, flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(h.Release)
+		return h
+	}
+	reader, writer := open(unix.O_RDONLY), open(unix.O_WRONLY)
+	if _, err := writer.Write(t.Context(), []byte("FIRST"), 0); err != nil {
+		t.Fatal(err)
+	}
+	asked, release := make(chan struct{}, 10), make(chan struct{})
+	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+		if op.Name == "content.download" {
+			asked <- struct{}{}
+			<-release
+		}
+		return nil
+	})
+	got := make(chan string, 1)
+	go func() {
+		v, err := reader.Read(t.Context(), 0, 32<<10)
+		if err != nil {
+			t.Error(err)
+			got <- ""
+			return
+		}
+		defer v.Release()
+		got <- string(bytes.Join(v.Slices(), nil))
+	}()
+	<-asked
+	if _, err := writer.Write(t.Context(), []byte("SECOND"), 100); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	want := []byte(strings.Repeat("b", 32<<10))
+	copy(want, "FIRST")
+	copy(want[100:], "SECOND")
+	if s := <-got; s != string(want) {
+		t.Errorf("the read answers %q… and %q at 100", s[:min(len(s), 8)], s[min(len(s), 100):min(len(s), 108)])
 	}
 }

@@ -85,31 +85,31 @@ func (h *Handle) Read(ctx context.Context, off int64, n int) (View, error) {
 		}
 		return h.readRemote(ctx, r, off, n)
 	}
-	size := d.Size()
-	if off >= size || n <= 0 {
+	n = int(min(int64(n), d.Size()-off))
+	if n <= 0 {
 		return plain{}, nil
 	}
-	n = int(min(int64(n), size-off))
-	buf := make([]byte, n)
-	missing := d.Missing(off, int64(n))
-	got, err := d.ReadAt(buf, off)
-	if err != nil {
-		return nil, fmt.Errorf("reading the draft: %w", err)
-	}
-	if got < n {
-		// A truncate came between: what is left is the answer.
-		buf = buf[:got]
-	}
-	for _, x := range missing {
-		if x.Off-off >= int64(len(buf)) {
-			break
+	v := newBuffer(n)
+	for {
+		// The base first, then what is local at one moment over it: a write
+		// that has returned is in every answer from then on.
+		missing := d.Missing(off, int64(n))
+		for _, x := range missing {
+			if err := h.readBase(ctx, v.b[x.Off-off:x.End-off], x.Off); err != nil {
+				v.Release()
+				return nil, err
+			}
 		}
-		part := buf[x.Off-off : min(x.End-off, int64(len(buf)))]
-		if err := h.readBase(ctx, part, x.Off); err != nil {
-			return nil, err
+		got, ok, err := d.Overlay(v.b, off, missing)
+		if err != nil {
+			v.Release()
+			return nil, fmt.Errorf("reading the draft: %w", err)
+		}
+		if ok {
+			v.b = v.b[:got] // less when a truncate came between
+			return v, nil
 		}
 	}
-	return plain{buf}, nil
 }
 
 // readBase fills p with the base version's bytes at off.

@@ -56,9 +56,6 @@ func TestNothingWaitsForSlowThings(t *testing.T) {
 			{"first sync", 30_000, nil},
 		} {
 			t.Run(slow+"/"+c.name, func(t *testing.T) {
-				if slow == "disk" && c.many > 0 {
-					t.Skip("the first answer of a folder still waits for the mirror to be synced")
-				}
 				t.Parallel()
 				slowCase(t, slow, c.many, c.work)
 			})

@@ -127,6 +127,7 @@ type File struct {
 	base journal.Base
 
 	draft    atomic.Pointer[journal.Draft]
+	closed   atomic.Pointer[int64]         // the size it had when the last handle was released; nil = open
 	place    atomic.Pointer[journal.Place] // where it was last seen
 	mtime    atomic.Int64                  // ns; 0 = not touched here
 	mode     atomic.Uint32                 // ModeSet|bits; 0 = not touched here
@@ -138,6 +139,9 @@ type File struct {
 func (f *File) Size() int64 {
 	if d := f.draft.Load(); d != nil {
 		return d.Size()
+	}
+	if closed := f.closed.Load(); closed != nil {
+		return *closed
 	}
 	return f.Opened.Size
 }
@@ -322,6 +326,8 @@ func (f *File) Release(flags uint32) {
 	}
 	last, unpinned := f.t.files.release(f, Writes(flags))
 	if last {
+		size := f.Size() // a call that has found f may still ask it
+		f.closed.Store(&size)
 		if d := f.draft.Swap(nil); d != nil {
 			if err := d.Close(); err != nil {
 				f.t.log.Warn("closing a draft", "inode", f.Ino, "err", err)
