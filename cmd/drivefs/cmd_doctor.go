@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -19,7 +21,14 @@ func newDoctor(p *program) *cobra.Command {
 		Example: "  drivefs doctor",
 		Args:    takes(0),
 	}
+	var asJSON bool
+	defer jsonFlag(cmd, &asJSON)
 	return accountCommand(p, cmd, config.Mount, func(ctx context.Context, c *config.Config, _ []string) error {
+		if asJSON {
+			found := []doctor.Finding{}
+			err := doctor.Examine(ctx, p.stderr, c, func(f doctor.Finding) { found = append(found, f) })
+			return errors.Join(json.NewEncoder(p.stdout).Encode(map[string]any{"findings": found}), err)
+		}
 		return doctor.Examine(ctx, p.stderr, c, func(f doctor.Finding) {
 			fmt.Fprintf(p.stdout, "%-5s %-12s %s\n", f.Result, f.About, f.Text)
 		})

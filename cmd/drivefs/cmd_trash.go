@@ -51,7 +51,7 @@ func newTrash(p *program) *cobra.Command {
 	list.Flags().BoolVar(&asJSON, "json", false, "one JSON array, for scripts")
 	var as string
 	restore := &cobra.Command{
-		Use:   "restore PATH|ID|PATTERN",
+		Use:   "restore PATH|ID|PATTERN…",
 		Short: "Put something back from the trash; a folder with all that is in it",
 		Long: "Put back from the drive's trash what has this id, or was at this path; or everything that\n" +
 			whatMatches + ".\n\n" +
@@ -59,7 +59,12 @@ func newTrash(p *program) *cobra.Command {
 			"the error names them with their ids. Nothing is ever replaced: where the name has been taken meanwhile,\n" +
 			"the thing stays in the trash unless --as gives it another name.",
 		Example: "  drivefs trash restore /Documents/letter.txt\n  drivefs trash restore '/Photos/*.jpg'\n  drivefs trash restore --as 'letter (old).txt' /Documents/letter.txt",
-		Args:    takes(1, "PATH|ID|PATTERN"),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return takes(1, "PATH|ID|PATTERN")(c, args)
+			}
+			return nil
+		},
 	}
 	restore.Flags().StringVar(&as, "as", "", "the `NAME` to put it back under, in the folder where it was")
 	cmd.AddCommand(
@@ -67,7 +72,14 @@ func newTrash(p *program) *cobra.Command {
 			return runTrashList(ctx, p, c, asJSON, first(args))
 		}),
 		accountCommand(p, restore, 0, func(ctx context.Context, c *config.Config, args []string) error {
-			return runTrashRestore(ctx, p, c, args[0], as)
+			if as != "" && len(args) > 1 {
+				return fail(exitUsage, "--as: one thing only can have that name")
+			}
+			var failed error
+			for _, what := range args {
+				failed = errors.Join(failed, runTrashRestore(ctx, p, c, what, as))
+			}
+			return failed
 		}))
 	return cmd
 }
@@ -218,8 +230,11 @@ func (p *program) restoreOne(ctx context.Context, c *config.Config, t trash.Item
 		if err != nil {
 			return err
 		}
-		if as == "" {
+		switch {
+		case as == "":
 			return fail(exitFailed, "%s stays in the trash", t.Path)
+		case strings.Contains(as, "/"):
+			return fail(exitUsage, "%s: expected a name; it goes back into the folder where it was", as)
 		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/config"
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/manual"
+	"github.com/drivefs/drivefs/cmd/drivefs/internal/mounts"
 )
 
 // Verbs in the order in which somebody needs them.
@@ -52,4 +54,48 @@ func shape(root *cobra.Command) {
 	text := root.UsageTemplate()
 	const plain = "\n\nFlags:\n{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}"
 	root.SetUsageTemplate(strings.Replace(text, plain, "\n{{flagUsages .LocalFlags | trimTrailingWhitespaces}}", 1))
+}
+
+// complete lets a shell complete what a verb takes: mountpoints, profiles, and
+// the words that a setting knows.
+func complete(p *program, root *cobra.Command) {
+	words := func(list []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return list, cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	for _, c := range append(root.Commands(), subcommands(root)...) {
+		if strings.Contains(c.Use, "[MOUNTPOINT]") || c.Name() == "status" {
+			c.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+				ours, _ := mounts.Ours()
+				list := make([]string, len(ours))
+				for i, m := range ours {
+					list[i] = m.Mountpoint
+				}
+				return list, cobra.ShellCompDirectiveNoFileComp
+			}
+		}
+		for _, s := range config.Settings {
+			if f := c.Flags().Lookup(s.Name); f == nil || f.Annotations[config.Annotation] == nil {
+				continue
+			}
+			switch {
+			case s.Name == "profile":
+				_ = c.RegisterFlagCompletionFunc(s.Name, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+					return config.Profiles(p.env), cobra.ShellCompDirectiveNoFileComp
+				})
+			case s.Name == "log-level":
+				_ = c.RegisterFlagCompletionFunc(s.Name, words([]string{"debug", "info", "warn", "error"}))
+			case strings.Contains(s.Meta, "|") && s.Meta == strings.ToLower(s.Meta):
+				_ = c.RegisterFlagCompletionFunc(s.Name, words(strings.Split(s.Meta, "|")))
+			}
+		}
+	}
+}
+
+func subcommands(root *cobra.Command) (all []*cobra.Command) {
+	for _, c := range root.Commands() {
+		all = append(all, c.Commands()...)
+	}
+	return all
 }

@@ -45,7 +45,7 @@ func newRoot(p *program) *cobra.Command {
 	root.AddCommand(
 		newMount(p), newUnmount(p), newStatus(p), newRefresh(p), newFlush(p), newLimit(p),
 		newLogin(p), newLogout(p), newAbout(p), newTrash(p), newRename(p), newCheck(p),
-		newConfig(p), newDoctor(p), newServe(p), newDemo(p), newVersion(p), newCompletion(p),
+		newConfig(p), newDoctor(p), newLog(p), newBugreport(p), newServe(p), newDemo(p), newVersion(p), newCompletion(p),
 	)
 	for _, more := range extra {
 		root.AddCommand(more(p))
@@ -53,6 +53,7 @@ func newRoot(p *program) *cobra.Command {
 	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "help" {
+			c.Example = "  drivefs help mount"
 			c.Args = func(c *cobra.Command, args []string) error {
 				if found, rest, err := c.Root().Find(args); err != nil || len(rest) > 0 && found == c.Root() {
 					return noVerb(c.Root(), args[0])
@@ -63,6 +64,7 @@ func newRoot(p *program) *cobra.Command {
 	}
 	group(root)
 	shape(root)
+	complete(p, root)
 	return root
 }
 

@@ -3,7 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -91,6 +94,21 @@ func parseFile(path string, data []byte) (map[string]map[string]entry, error) {
 		return nil, &Error{Where: path, Err: err}
 	}
 	return tables, nil
+}
+
+// Profiles are the tables of the configuration file, none when it cannot be
+// read.
+func Profiles(env Env) []string {
+	path := filepath.Join(FindPlaces(env).Config, "config.toml")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	tables, err := parseFile(path, data)
+	if err != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(tables))
 }
 
 func known(key string) error {

@@ -105,6 +105,9 @@ func Variable(name string) string {
 // are looked at.
 func (f *Flags) LoadFlags(env Env) (*Config, error) {
 	c := &Config{Places: FindPlaces(env), Source: map[string]string{}, NoExec: f.noExec}
+	if _, err := f.locate(c, env); err != nil {
+		return nil, err
+	}
 	for i := range Settings {
 		if err := f.one(c, &Settings[i], func(string) (string, bool) { return "", false }, nil); err != nil {
 			return nil, err
@@ -118,16 +121,9 @@ func (f *Flags) LoadFlags(env Env) (*Config, error) {
 // of the file counts, so it cannot be set there.
 func (f *Flags) Load(env Env) (*Config, error) {
 	c := &Config{Places: FindPlaces(env), Source: map[string]string{}, NoExec: f.noExec}
-	c.File = filepath.Join(c.Places.Config, "config.toml")
-	explicit := f.file
-	if explicit == "" {
-		explicit = env.get("DRIVEFS_CONFIG")
-	}
-	if explicit != "" {
-		var err error
-		if c.File, err = absolute(explicit); err != nil {
-			return nil, &Error{Where: "--config", Text: explicit, Err: err}
-		}
+	explicit, err := f.locate(c, env)
+	if err != nil {
+		return nil, err
 	}
 	profile, err := f.profile(c, env)
 	if err != nil {
@@ -158,6 +154,21 @@ func (f *Flags) Load(env Env) (*Config, error) {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// locate finds the configuration file; explicit = it was named, "" = it is where
+// it always is.
+func (f *Flags) locate(c *Config, env Env) (explicit string, err error) {
+	c.File = filepath.Join(c.Places.Config, "config.toml")
+	if explicit = f.file; explicit == "" {
+		explicit = env.get("DRIVEFS_CONFIG")
+	}
+	if explicit != "" {
+		if c.File, err = absolute(explicit); err != nil {
+			return "", &Error{Where: "--config", Text: explicit, Err: err}
+		}
+	}
+	return explicit, nil
 }
 
 func (f *Flags) profile(c *Config, env Env) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -170,19 +171,45 @@ func checkDeadMounts(ctx context.Context, _ io.Writer, _ *config.Config) finding
 const leastFree = 1 << 30
 
 func checkDisk(_ context.Context, _ io.Writer, c *config.Config) finding {
-	for _, d := range []struct {
-		flag, path string
-		need       int64
-	}{{"--state-dir", c.StateDir, leastFree}, {"--cache-dir", c.CacheDir, c.CacheDisk}} {
-		var st unix.Statfs_t
-		if err := unix.Statfs(existing(d.path), &st); err != nil {
-			return finding{about: "disk", err: fmt.Errorf("%s: %w", d.path, err)}
-		}
-		if free := int64(st.Bavail) * st.Bsize; free < d.need {
-			return finding{about: "disk", err: exit.Fail(exit.Failed, "%s %s has %s free and may need %s: make room, choose another directory, or lower --cache-disk", d.flag, d.path, show.Size(free), show.Size(d.need))}
-		}
+	f := finding{about: "disk", well: fmt.Sprintf("room for %s of cache", show.Size(c.CacheDisk))}
+	free, err := freeAt(c.StateDir)
+	if err == nil && free < leastFree {
+		err = exit.Fail(exit.Failed, "--state-dir %s has %s free and may need %s for what is not uploaded yet: make room, or choose another directory", c.StateDir, show.Size(free), show.Size(leastFree))
 	}
-	return finding{about: "disk", well: fmt.Sprintf("room for %s of cache", show.Size(c.CacheDisk))}
+	if err != nil {
+		f.err = err
+		return f
+	}
+	if free, err = freeAt(c.CacheDir); err != nil {
+		f.err = err
+		return f
+	}
+	// What the cache has already is its own; and it makes do with less.
+	if has := used(c.CacheDir); free+has < c.CacheDisk {
+		f.note = fmt.Sprintf("--cache-dir %s has %s and %s free: less than --cache-disk %s; the cache makes do with that", c.CacheDir, show.Size(has), show.Size(free), show.Size(c.CacheDisk))
+	}
+	return f
+}
+
+// freeAt is the room for this user on the disk that path will be on.
+func freeAt(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(existing(path), &st); err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// used is what is below a directory, in bytes on the disk.
+func used(dir string) (n int64) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil && !d.IsDir() && unix.Lstat(path, &st) == nil {
+			n += st.Blocks * 512
+		}
+		return nil // what cannot be looked at is not counted
+	})
+	return n
 }
 
 // existing is path, or the nearest directory above it that there is.

@@ -28,10 +28,23 @@ func Open(c *config.Config, stderr io.Writer) (*slog.Logger, func(), error) {
 		w, end = f, func() { _ = f.Close() }
 	}
 	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: exit.MaskAttr}
+	if c.LogFile == "" && os.Getenv("JOURNAL_STREAM") != "" {
+		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{} // the journal has its own
+			}
+			return exit.MaskAttr(groups, a)
+		}
+		return logger(leveled(w, o, c.LogJSON), end)
+	}
 	var to slog.Handler = slog.NewTextHandler(w, o)
 	if c.LogJSON {
 		to = slog.NewJSONHandler(w, o)
 	}
+	return logger(to, end)
+}
+
+func logger(to slog.Handler, end func()) (*slog.Logger, func(), error) {
 	r := &repeats{seen: map[string]*repeat{}}
 	return slog.New(dampened{to, "", r}), func() { r.close(); end() }, nil
 }

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -115,6 +116,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	}
+	m.catchUp(first)
 	if o.Ready != nil {
 		o.Ready(m.mountpoint)
 	}
@@ -122,6 +124,26 @@ func Run(ctx context.Context, o Options) (err error) {
 	err = m.live(first, second)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	return err
+}
+
+// firstLook is how long a mount that answers may wait for the changes that were
+// made since the last one, before it says that it is mounted.
+const firstLook = 2 * time.Second
+
+// catchUp lets what happened meanwhile be seen by whoever waits for "mounted".
+func (m *mount) catchUp(ctx context.Context) {
+	if m.c.PollInterval == 0 || m.account.Client.State().Kind != drive.Online {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, firstLook)
+	defer cancel()
+	err := m.poller.Refresh(ctx)
+	if err == nil {
+		err = m.server.Settle(ctx)
+	}
+	if err != nil {
+		m.log.Debug("the first look at the changes is not over", "err", err)
+	}
 }
 
 func (m *mount) later(undo func() error) { m.undo = append(m.undo, undo) }
@@ -368,16 +390,15 @@ func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
 		}
 	}()
 	defer func() { <-permission }()
+	asked := false
 	for {
-		store, err := cache.Open(ctx, cache.Options{
-			StateDir: m.c.StateDir, CacheDir: m.c.CacheDir, Remote: m.account.Client, Origin: account.Origin(m.c),
-			Memory: m.c.CacheMemory, Disk: m.c.CacheDisk,
-			ReadOnly: m.c.ReadOnly, NamesExact: m.c.NamesExact, RootPath: m.c.Root,
-			Uploads: m.c.Uploads, Downloads: m.c.Downloads,
-			UploadDelay: m.c.UploadDelay, FsyncDrive: m.c.FsyncDrive,
-			TempLinkThreshold: m.c.TempLinkThreshold, UploadWaitPerGB: m.c.UploadWaitPerGB,
-			MaxFileSize: m.c.MaxFileSize, Control: m.socket, Logger: m.log,
-		})
+		store, err := cache.Open(ctx, m.storeOptions(m.c.Root))
+		if errors.Is(err, cache.ErrNoRoot) && online && !asked {
+			asked = true // it may have been made elsewhere since the last mount
+			if m.look(ctx) == nil {
+				continue
+			}
+		}
 		if err == nil || !errors.Is(err, drive.ErrUnavailable) && !errors.Is(err, drive.ErrThrottled) {
 			<-permission
 			if err != nil {
@@ -398,6 +419,37 @@ func (m *mount) openStore(ctx context.Context) (*cache.Store, error) {
 			return nil, StoreError(m.c, err)
 		}
 	}
+}
+
+func (m *mount) storeOptions(root string) cache.Options {
+	return cache.Options{
+		StateDir: m.c.StateDir, CacheDir: m.c.CacheDir, Remote: m.account.Client, Origin: account.Origin(m.c),
+		Memory: m.c.CacheMemory, Disk: m.c.CacheDisk,
+		ReadOnly: m.c.ReadOnly, NamesExact: m.c.NamesExact, RootPath: root,
+		Uploads: m.c.Uploads, Downloads: m.c.Downloads,
+		UploadDelay: m.c.UploadDelay, FsyncDrive: m.c.FsyncDrive,
+		TempLinkThreshold: m.c.TempLinkThreshold, UploadWaitPerGB: m.c.UploadWaitPerGB,
+		MaxFileSize: m.c.MaxFileSize, Control: m.socket, Logger: m.log,
+	}
+}
+
+// look brings the mirror up to date, without a mount.
+func (m *mount) look(ctx context.Context) error {
+	store, err := cache.Open(ctx, m.storeOptions("/"))
+	if err != nil {
+		return err
+	}
+	if err := bind(ctx, m.account, store, true); err != nil {
+		return errors.Join(err, store.Close())
+	}
+	poller := changes.New(m.account.Client, store, changes.Options{Interval: time.Hour, Logger: m.log})
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { _ = poller.Run(ctx) }) // ends with ctx
+	err = poller.Refresh(ctx)
+	cancel()
+	work.Wait()
+	return errors.Join(err, store.Close())
 }
 
 // bind makes the store's account the only one whose tokens are used. While the
