@@ -30,7 +30,7 @@ import (
 )
 
 // Is drivetest the service? The last rclone that could speak to it (its
-// backend acd, removed in 1.64) was written against the real one and knows
+// backend acd, removed in 1.66) was written against the real one and knows
 // nothing of us. Its hosts are compiled in, so it runs behind a proxy that
 // leads them to the fake, with a certificate authority of the test's own.
 
@@ -52,7 +52,7 @@ func newRcloneWorld(t *testing.T, o drivetest.Options) *rcloneWorld {
 		t.Skip("rclone is not installed: it is the independent witness here, nothing can stand in for it")
 	}
 	if out, err := exec.Command("rclone", "help", "backend", "acd").CombinedOutput(); err != nil || !bytes.Contains(out, []byte("acd-templink-threshold")) {
-		t.Skip("this rclone has no backend acd (it was removed in 1.64)")
+		t.Skip("this rclone has no backend acd (it was removed in 1.66)")
 	}
 	dir := t.TempDir()
 	w := &rcloneWorld{t: t, s: drivetest.New(t, o), config: filepath.Join(dir, "rclone.conf")}

@@ -171,7 +171,7 @@ func (b *bench) prepare(ctx context.Context, dir string, noRclone bool) (err err
 	case err != nil:
 		b.noRclone = "not installed"
 	case !strings.Contains(outputOf(path, "help", "backend", "acd"), "acd-templink-threshold"):
-		b.noRclone = "has no backend acd (removed in 1.64)"
+		b.noRclone = "has no backend acd (removed in 1.66)"
 	default:
 		b.rclone = path
 	}
