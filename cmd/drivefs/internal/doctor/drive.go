@@ -216,16 +216,9 @@ func checkAccount(ctx context.Context, stderr io.Writer, c *config.Config) []fin
 	return found
 }
 
-// nobody is the id of no node.
-const nobody = "drivefs-doctor-no-node"
-
 func checkScopes(ctx context.Context, c *config.Config, client *drive.Client) finding {
 	f := finding{about: "permissions", well: "reading"}
-	d, err := client.Download(ctx, nobody, 0, -1)
-	if err == nil {
-		_ = d.Close()
-	}
-	if errors.Is(err, drive.ErrForbidden) {
+	if may, _ := client.MayRead(ctx); !may {
 		f.err = exit.Fail(exit.Login, "the token does not permit reading (clouddrive:read_all): log in again with drivefs login%s", account.ProfileFlag(c))
 		return f
 	}
