@@ -87,6 +87,18 @@ func (o *openHandles) releaseAll() {
 	}
 }
 
+// commitAll commits what was written through the handles that are open.
+func (o *openHandles) commitAll() {
+	o.mu.Lock()
+	all := slices.Collect(maps.Keys(o.all))
+	o.mu.Unlock()
+	for _, f := range all {
+		if f.h.Writable() {
+			f.Flush(context.Background())
+		}
+	}
+}
+
 // Read answers up to len(dest) bytes. The answer refers to the cache's own
 // buffers, which are given back once the kernel has them.
 func (f *handle) Read(ctx context.Context, dest []byte, off int64) (_ fuse.ReadResult, errno syscall.Errno) {

@@ -234,6 +234,10 @@ func (s *Server) live() bool {
 	}
 }
 
+// Commit puts what was written to files that are still open into the journal, as
+// closing them would: for the end of a process whose mount is in use.
+func (s *Server) Commit() { s.t.open.commitAll() }
+
 // Wait returns when the filesystem is unmounted, by whomever, and every
 // request is answered: the Store may be closed then.
 func (s *Server) Wait() { <-s.done }

@@ -182,3 +182,30 @@ func guards(pid int) (pids []int) {
 	}
 	return pids
 }
+
+// TestEndWhileOpen: asked to end while a program has files open for writing, the
+// mount ends; what was written is there under its name when it is mounted again.
+func TestEndWhileOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, drivetest.Options{})
+	p := w.mount()
+	f, err := os.Create(w.file("new"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("written, and not closed"); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.end()
+	if w.mounted() {
+		w.must("unmount", "--force", w.mountpoint)
+	}
+	p = w.mount()
+	if got, err := os.ReadFile(w.file("new")); err != nil || string(got) != "written, and not closed" {
+		t.Errorf("after the next mount: %q, %v", got, err)
+	}
+	w.must("unmount", w.mountpoint)
+	p.end()
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/fs"
+	"github.com/drivefs/drivefs/fs/guard"
 )
 
 // unmountAsk is a verb's wish to unmount; live answers it once.
@@ -419,7 +419,10 @@ func (m *mount) goneWithin(first, second context.Context) bool {
 			open = false
 		}
 	}
-	abort(m.minor)
+	m.server.Commit()
+	if err := guard.Abort(m.minor); err != nil {
+		m.log.Debug("the connection to the kernel is not cut", "err", err)
+	}
 	select {
 	case <-m.server.Done():
 		return true
@@ -429,22 +432,12 @@ func (m *mount) goneWithin(first, second context.Context) bool {
 	}
 }
 
-// abort cuts the kernel's connection of a FUSE mount; the minor number of its
-// device names it. Source: the kernel's Documentation/filesystems/fuse.rst.
-func abort(minor uint32) {
-	_ = os.WriteFile(connectionFile(minor, "abort"), []byte("1"), 0)
-}
-
-func connectionFile(minor uint32, name string) string {
-	return filepath.Join("/sys/fs/fuse/connections", strconv.Itoa(int(minor)), name)
-}
-
 // waiting is how many requests the kernel has given us or keeps for us.
 func (m *mount) waiting() (n int, ok bool) {
 	if !isClosed(m.mounted) {
 		return 0, false
 	}
-	b, err := os.ReadFile(connectionFile(m.minor, "waiting"))
+	b, err := os.ReadFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", m.minor))
 	if err != nil {
 		return 0, false // fusectl is not mounted everywhere
 	}
