@@ -68,24 +68,16 @@ func (h host) filled(ino uint64, d *journal.Draft) error {
 	})
 }
 
-// adoptLimit bounds what is copied from a draft into the chunk cache after
-// its upload: what was just written is often read again, but a film that was
-// copied in would push everything else out.
-const adoptLimit = 64 << 20
-
-// While more than adoptQueue wishes wait, contents below adoptAlways are not
-// copied: for small files that takes as long as sending them, which comes first.
-const (
-	adoptQueue  = 64
-	adoptAlways = 1 << 20
-)
+// adoptLimit bounds what is kept in memory of what was sent, where there is no
+// disk tier that it fits in.
+const adoptLimit = 4 << 20
 
 func (h host) Uploaded(ino uint64, n drive.Node, d *journal.Draft) {
 	if n.Content == nil {
 		return
 	}
 	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5, Name: n.Name}
-	if v.Size <= 0 || v.Size > adoptLimit || v.Size < adoptAlways && h.s.journal.Len() > adoptQueue {
+	if v.Size <= 0 || v.Size > h.s.o.Disk && v.Size > adoptLimit {
 		return
 	}
 	// Of the generation that was sent, since a program may have closed another

@@ -5,9 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
 // TestDamagedTier: whatever happened to the files of the disk tier, what they
@@ -88,5 +92,39 @@ func TestDamagedTier(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestWrittenStays: what was written here is not downloaded again when it is on
+// the drive, however many there are, and costs the disk tier little more than
+// its bytes.
+func TestWrittenStays(t *testing.T) {
+	w := newWorld(t)
+	const files, size = 300, 3000
+	content := func(i int) string { return strings.Repeat(fmt.Sprintf("file %05d\n", i), size/11) }
+	w.mkdir("/d")
+	for i := range files {
+		w.write(fmt.Sprint("/d/f", i), content(i))
+	}
+	large := strings.Repeat("0123456789abcdef", 10<<16)
+	w.write("/d/large", large)
+	w.flush()
+	w.reopen() // the files are no drafts any more, and memory is empty
+	var downloads atomic.Int64
+	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
+		if op.Name == "content.download" {
+			downloads.Add(1)
+		}
+		return nil
+	})
+	for i := range files {
+		w.want(w.read(fmt.Sprint("/d/f", i)), content(i))
+	}
+	w.want(w.read("/d/large"), large)
+	if n := downloads.Load(); n > 0 {
+		t.Errorf("%d of %d files were downloaded again", n, files+1)
+	}
+	if got := w.s.chunks.Stats().DiskBytes; got > int64(len(large))+files*9<<10+64<<10 {
+		t.Errorf("%d KiB for %d", got>>10, (len(large)+files*size)>>10)
 	}
 }

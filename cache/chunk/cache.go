@@ -119,7 +119,7 @@ func Open(o Options) (*Cache, error) {
 	c.place = c.network()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if o.Dir != "" && o.Disk > 0 {
-		c.disk = openDisk(o.Dir, o.Disk, o.Logger)
+		c.disk = openDisk(o.Dir, o.Disk, int(max(o.Memory, minMemory)/16/entryBytes), o.Logger)
 		c.wg.Go(func() { c.disk.scan(c.ctx) })
 		c.wg.Go(c.writer)
 	}
@@ -250,11 +250,8 @@ func (c *Cache) Adopt(v Version, r io.ReaderAt) {
 			c.log.Debug("adopting an upload", "name", v.Name, "err", err)
 			return
 		}
-		if small {
-			c.adoptMemory(ct, p)
-		}
-		if c.disk == nil {
-			continue
+		if small && c.adoptMemory(ct, p) || c.disk == nil {
+			continue // the disk writer has it
 		}
 		mask := span(0, len(p))
 		there, err := c.disk.write(ct.Version, index, "", mask, func(g int) []byte {
@@ -274,12 +271,13 @@ func (c *Cache) Adopt(v Version, r io.ReaderAt) {
 	}
 }
 
-// adoptMemory makes p the only chunk of ct, if there is memory to spare.
-func (c *Cache) adoptMemory(ct *content, p []byte) {
+// adoptMemory makes p the only chunk of ct, if there is memory to spare, and
+// reports whether the disk writer will write all of it.
+func (c *Cache) adoptMemory(ct *content, p []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.pool.available() < len(p)/blockSize+1 {
-		return
+		return false
 	}
 	ch := c.chunkLocked(ct, 0)
 	ch.holds++
@@ -303,8 +301,11 @@ func (c *Cache) adoptMemory(ct *content, p []byte) {
 		}
 		c.unpinLocked(b)
 	}
+	c.saveLocked(ch)
+	queued := ch.queued && ch.have == ch.all
 	c.offerLocked(ch)
 	c.unholdLocked(ch)
+	return queued
 }
 
 // Cached is how many bytes of v are in memory or on disk.

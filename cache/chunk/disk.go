@@ -46,6 +46,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type disk struct {
 	dir     string
 	max     int64
+	most    int // entries: they are in memory
 	log     *slog.Logger
 	statfs  func(dir string) (free, total int64, err error)
 	writing sync.Mutex // one write at a time; before headers and mu
@@ -73,9 +74,13 @@ type diskKey struct {
 	index   int64
 }
 
-// leastCost is what the smallest file counts, so that the bound on bytes is
-// one on the number of entries in memory as well.
-const leastCost = 64 << 10
+// entryBytes is what an entry takes in memory, with its places in tables and
+// lists.
+const entryBytes = 256
+
+// fileCost is what a file with so many bytes of content takes: its pages, the one
+// that vouches for them, and its entry.
+func fileCost(bytes int64) int64 { return (bytes+headerSize+4095)&^4095 + entryBytes }
 
 type entry struct {
 	diskKey
@@ -89,9 +94,9 @@ func diskKeyOf(v Version, index int64) diskKey {
 	return diskKey{xxhash.Sum64String(v.ID), v.Content, index}
 }
 
-func openDisk(dir string, max int64, log *slog.Logger) *disk {
+func openDisk(dir string, max int64, most int, log *slog.Logger) *disk {
 	return &disk{
-		dir: dir, max: max, log: log, statfs: statfs,
+		dir: dir, max: max, most: most, log: log, statfs: statfs,
 		entries: make(map[diskKey]*entry), nodes: make(map[uint64][]*entry),
 		lru:  [2]*list.List{list.New(), list.New()},
 		open: make(map[diskKey]*diskFile), opened: list.New(),
@@ -161,7 +166,7 @@ func (d *disk) scan(ctx context.Context) {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
 				cost = st.Blocks * 512
 			}
-			cost = max(cost, leastCost)
+			cost += entryBytes
 			all = append(all, found{entry{diskKey: k, edge: edge, cost: cost, bytes: max(0, min(cost, info.Size())-headerSize)}, info.ModTime()})
 		}
 	}
@@ -565,7 +570,7 @@ func (d *disk) writeFile(v Version, index int64, tag string, mask uint64, granul
 		edge = 1
 	}
 	d.mu.Unlock()
-	if err := d.makeRoom(max(int64(bits.OnesCount64(mask))*granuleSize+headerSize, leastCost)); err != nil {
+	if err := d.makeRoom(fileCost(v.chunkBytes(index, mask))); err != nil {
 		return 0, err
 	}
 	path := d.path(k, edge)
@@ -611,7 +616,7 @@ func (d *disk) writeFile(v Version, index int64, tag string, mask uint64, granul
 func (d *disk) counted(k diskKey, edge int, bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	cost := max(bytes+headerSize, leastCost)
+	cost := fileCost(bytes)
 	if e := d.entries[k]; e != nil {
 		d.used[e.edge] += cost - e.cost
 		e.cost, e.bytes = cost, bytes
@@ -690,7 +695,7 @@ func (d *disk) makeRoom(n int64) error {
 	}
 	for {
 		d.mu.Lock()
-		if d.used[0]+d.used[1]+n <= d.max && short <= 0 {
+		if d.used[0]+d.used[1]+n <= d.max && len(d.entries) < d.most && short <= 0 {
 			d.mu.Unlock()
 			return nil
 		}

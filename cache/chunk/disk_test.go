@@ -496,7 +496,7 @@ func FuzzHeader(f *testing.F) {
 }
 
 func TestNames(t *testing.T) {
-	d := openDisk("/cache", 1, slog.New(slog.DiscardHandler))
+	d := openDisk("/cache", 1, 1, slog.New(slog.DiscardHandler))
 	for _, k := range []diskKey{{0xff00000000000001, 1, 0}, {1, 123456789, 99}} {
 		for edge := range 2 {
 			p := d.path(k, edge)
