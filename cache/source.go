@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -75,6 +76,26 @@ func (x source) Fetch(ctx context.Context, v chunk.Version, from, to int64) (*ch
 		return nil, err
 	}
 	return &chunk.Stream{ReadCloser: d, From: d.From, To: d.To, Total: d.Total, ETag: d.ETag}, nil
+}
+
+// wrong says that bytes of the drive are not those of their MD5.
+func (x source) wrong(v chunk.Version, again bool) {
+	text := "the drive sent other bytes than those of the file's MD5; they are fetched anew"
+	if again {
+		text = "the drive sent other bytes than those of the file's MD5 again; they are shown as they came"
+	}
+	path := v.Name
+	if ino, err := x.inode(v.ID); err == nil && ino != 0 {
+		path = x.s.PathOf(ino)
+	}
+	x.s.log.Warn(text, "node", v.ID, "path", path)
+	x.s.events.add("content", path, text)
+}
+
+// inode is that of the node id, 0 when it has none.
+func (x source) inode(id string) (ino uint64, err error) {
+	x.s.tree.Read(func(v tree.View) { ino, err = v.InoOf(id) })
+	return ino, err
 }
 
 // superseded tells whether the mirror knows another content of v's node.

@@ -170,7 +170,7 @@ func (s *Store) openRooms() error {
 		Memory: chunkMemory(s.o.Memory), Dir: s.o.CacheDir, Disk: disk,
 		Source: source{s}, Downloads: s.o.Downloads,
 		ReadTimeout: s.o.ReadTimeout, Logger: s.log,
-		Offline: source{s}.offline, Network: networkPlace,
+		Offline: source{s}.offline, Network: networkPlace, Wrong: source{s}.wrong,
 	})
 	if err != nil {
 		return fmt.Errorf("cache directory: %w", err)

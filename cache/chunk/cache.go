@@ -20,6 +20,7 @@ type Cache struct {
 	readTimeout time.Duration
 	offline     func() time.Time
 	network     func() uint64
+	wrong       func(v Version, again bool)
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -93,7 +94,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		source: o.Source, log: o.Logger, readTimeout: o.ReadTimeout,
-		offline: o.Offline, network: o.Network,
+		offline: o.Offline, network: o.Network, wrong: o.Wrong,
 		work: make(chan struct{}, 1), toSave: make(chan struct{}, 1),
 		contents: make(map[string]map[int64]*content),
 	}

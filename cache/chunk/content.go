@@ -30,6 +30,8 @@ type content struct {
 	changed   bool
 	changedAt int64
 
+	wrong int // how often its bytes were not those of its MD5
+
 	pending    []*fetch // that wait for a Confirm
 	confirming bool     // its goroutine runs
 }
@@ -249,6 +251,11 @@ func (c *Cache) confirm(ct *content) {
 func (c *Cache) confirmedLocked(ct *content, batch []*fetch) {
 	for _, f := range batch {
 		if !f.pending {
+			continue
+		}
+		if f.byMD5 && f.at == ct.Size && !f.running {
+			ct.plain = ct.plain || f.tag == ""
+			c.wrongLocked(f)
 			continue
 		}
 		if f.tag != "" {

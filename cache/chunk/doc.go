@@ -96,6 +96,11 @@
 // question. Until then the bytes belong to their fetch alone: they are not
 // given to other readers, not kept, not written to disk.
 //
+// A content of at most 512 KiB, which comes whole, is seen by nobody before its
+// MD5 was found to be the version's. If it is another one although a Confirm says
+// that the version is current, the bytes are fetched anew once, and then given
+// out as they come; Options.Wrong is told of both.
+//
 // A version once found changed is not fetched any more. A Reader that is
 // opened after that asks once whether it is the current one all the same; if
 // so, nothing of what was kept is trusted and the version starts over (for a
@@ -109,8 +114,8 @@
 // A read ends with drive.ErrUnavailable after Options.ReadTimeout without a
 // byte, or with hardly any (see leastRate), and at once with its context; both
 // leave the fetch to the others who want it. Once the service has answered nothing
-// for that long, reads end within a second, and a probe asks until it answers. A fetch that neither a read nor a
-// window wants is cancelled.
+// for that long, reads end within a second, and a probe asks until it answers
+// (see silence). A fetch that neither a read nor a window wants is cancelled.
 //
 // # Disk tier
 //

@@ -14,6 +14,7 @@ import (
 var (
 	errStalled = errors.New("no byte arrived in time")
 	errRange   = errors.New("the stream begins at another byte than asked for")
+	errWrong   = errors.New("the bytes have another MD5 than the content")
 	errApart   = errors.New("a stream without an ETag cannot continue one that had one")
 )
 
@@ -375,6 +376,12 @@ func (c *Cache) headLocked(f *fetch, st *Stream, from int64) error {
 		c.changedLocked(ct)
 		return drive.ErrChanged
 	case trusted:
+		if f.lo == 0 && f.to == ct.Size && f.at == 0 && ct.Size <= filmLook && ct.MD5 != "" && ct.wrong < 2 {
+			// Nobody sees a byte of it before the sum is right.
+			f.pending, f.byMD5, f.tag = true, true, st.ETag
+			ct.pending = append(ct.pending, f)
+			break
+		}
 		f.trusted = true
 		f.wakeLocked(1 << 62) // they may have less to wait for than a granule
 	case unconfirmed:
@@ -512,8 +519,10 @@ func (c *Cache) endLocked(f *fetch, match bool) {
 	f.promise = 0
 	switch {
 	case f.pending && match:
-		f.ct.plain = true
+		f.ct.plain = f.ct.plain || f.tag == ""
 		c.settleFetchLocked(f, nil)
+	case f.pending && f.byMD5 && f.tag != "" && f.at < f.ct.Size:
+		c.settleFetchLocked(f, nil) // cut short: it goes on with what is of the same ETag
 	case f.pending:
 		// Whole granules only: another fetch may have to write the rest.
 		if f.to = f.at - f.at%granuleSize; f.at == f.ct.Size {
@@ -550,6 +559,24 @@ func (c *Cache) leftLocked(f *fetch) {
 		c.conns--
 		c.pumpLocked()
 	})
+}
+
+// wrongLocked settles a fetch of a whole content, which is of the version, and
+// whose sum is another than the version's: it is fetched anew once. If that is no
+// better, it is what the service has.
+func (c *Cache) wrongLocked(f *fetch) {
+	ct := f.ct
+	ct.wrong++
+	again := ct.wrong > 1
+	if c.wrong != nil {
+		c.wg.Go(func() { c.wrong(ct.Version, again) })
+	}
+	if again {
+		c.settleFetchLocked(f, nil)
+		return
+	}
+	c.settleFetchLocked(f, errWrong)
+	f.err = nil // who waits for it looks again
 }
 
 // settleFetchLocked ends the waiting of a pending fetch: its bytes are the

@@ -63,6 +63,7 @@ type service struct {
 	line    int64 // bytes a second of all together, 0 = no limit
 	tags    bool  // sends ETags
 	fault   func(n int, from, to int64) *fault
+	garble  func(n int) bool // whether the bytes of the n-th answer are wrong
 
 	mu       sync.Mutex
 	current  map[string]int64 // content version by id, 0 = what was asked for
@@ -140,7 +141,7 @@ func (s *service) Fetch(ctx context.Context, v Version, from, to int64) (*Stream
 		left(false)
 		return nil, f.err
 	}
-	b := &body{s: s, ctx: ctx, id: v.ID, content: s.contentOf(v), at: from, to: to, fault: f, left: left}
+	b := &body{s: s, ctx: ctx, id: v.ID, content: s.contentOf(v), garbled: s.garble != nil && s.garble(n), at: from, to: to, fault: f, left: left}
 	st := &Stream{ReadCloser: b, From: from, To: to, Total: v.Size}
 	s.mu.Lock()
 	if s.total != 0 {
@@ -192,6 +193,7 @@ type body struct {
 	at, to  int64
 	sent    int64
 	due     time.Time
+	garbled bool
 	fault   *fault
 	once    sync.Once
 	left    func(cut bool)
@@ -229,6 +231,9 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	fill(p[:n], b.id, b.content, b.at)
+	if b.garbled && n > 0 {
+		p[n/2] ^= 1
+	}
 	b.at += n
 	b.sent += n
 	b.s.mu.Lock()
