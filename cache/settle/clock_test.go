@@ -136,3 +136,31 @@ func TestPanic(t *testing.T) {
 		w.wantTree(map[string]string{"bad": "x", "good0": "x", "good1": "x", "good2": "x"})
 	})
 }
+
+// The service's clock may be anything: what it dates compares with its own
+// dates, and never with ours.
+func TestServiceClockIsWrong(t *testing.T) {
+	for _, skew := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
+		for name, fault := range map[string]drivetest.Fault{
+			"stored":           {Status: 504, Body: "empty", Effect: drivetest.EffectDone},
+			"stored cut short": {Status: 504, Body: "empty", Effect: drivetest.EffectTruncated},
+		} {
+			bubble(t, fmt.Sprint(name, skew), func(t *testing.T) {
+				w := newWorld(t, drivetest.Options{Faults: drivetest.Faults{Modes: drivetest.Modes{ClockSkew: skew}}}, fast).run()
+				w.write("first", "tells who we are, and what time it is")
+				w.flush()
+				w.srv.Hook(once("content.upload", func() *drivetest.Fault { return &fault }))
+				w.write("a", "hello, drive")
+				w.flush()
+				w.srv.Hook(once("nodes.create", func() *drivetest.Fault { return &drivetest.Fault{Status: 504, Effect: drivetest.EffectDone} }))
+				w.mkdir("d")
+				w.flush()
+				w.wantTree(map[string]string{"first": "tells who we are, and what time it is", "a": "hello, drive", "d": "/"})
+				w.wantTrash()
+				if n := w.h.notes(""); len(n) > 0 {
+					t.Errorf("reported: %q", n)
+				}
+			})
+		}
+	}
+}
