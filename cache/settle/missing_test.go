@@ -105,3 +105,34 @@ func TestGoneAfterAPoll(t *testing.T) {
 		})
 	}
 }
+
+// A folder that was removed is not taken for empty because its listing was not
+// found once.
+func TestListingNotFound(t *testing.T) {
+	for _, times := range []int{1, 2} {
+		bubble(t, fmt.Sprint(times), func(t *testing.T) {
+			w := newWorld(t, drivetest.Options{}, fast).run()
+			w.mkdir("d")
+			w.flush()
+			d, err := w.other.Lookup("d")
+			if err == nil {
+				_, err = w.other.PutPath("d/theirs", []byte("theirs"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := times
+			w.srv.Hook(func(o drivetest.Op) *drivetest.Fault {
+				if o.Name != "nodes.children" || o.NodeID != d.ID || left == 0 {
+					return nil
+				}
+				left--
+				return &drivetest.Fault{Do: drivetest.DoStatus, Status: 404, Body: "empty"}
+			})
+			w.remove("d")
+			w.flush()
+			w.wantTree(map[string]string{"d": "/", "d/theirs": "theirs"})
+			w.wantTrash()
+		})
+	}
+}

@@ -121,16 +121,7 @@ func (t *task) setProps(e *journal.Entry) report {
 			}
 			continue
 		}
-		var err error
-		if v == "" {
-			ctx, cancel := t.call("delete-property")
-			err = t.s.r.DeleteProperty(ctx, e.NodeID, k)
-			cancel()
-		} else {
-			ctx, cancel := t.call("set-property")
-			err = t.s.r.SetProperty(ctx, e.NodeID, k, v)
-			cancel()
-		}
+		err := t.setProp(e.NodeID, k, v)
 		switch {
 		case err == nil:
 		case errors.Is(err, drive.ErrNotFound):
@@ -166,6 +157,18 @@ func (t *task) setProps(e *journal.Entry) report {
 	}
 	t.proveProps(e.NodeID, called)
 	return report{}
+}
+
+// setProp makes the call; v "" takes the key away.
+func (t *task) setProp(id, k, v string) error {
+	if v == "" {
+		ctx, cancel := t.call("delete-property")
+		defer cancel()
+		return t.s.r.DeleteProperty(ctx, id, k)
+	}
+	ctx, cancel := t.call("set-property")
+	defer cancel()
+	return t.s.r.SetProperty(ctx, id, k, v)
 }
 
 // proveProps looks whether properties are there that were set on their own

@@ -380,7 +380,11 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 	var doubtful []drive.Node
 	for n, err := range t.s.r.Children(ctx, f.NodeID, false) {
 		if errors.Is(err, drive.ErrNotFound) {
-			return nil, nil // gone with all it held
+			if _, gerr := t.get(f.NodeID); errors.Is(gerr, drive.ErrNotFound) {
+				return nil, nil // gone with all it held
+			} else if gerr != nil {
+				return nil, gerr
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -389,81 +393,100 @@ func (t *task) listOne(ctx context.Context, f *journal.Entry, w *walk) (folders 
 			continue
 		}
 		c, ok := t.s.j.ByNode(n.ID)
-		if ok && c.Removed {
-			if changed, err := t.changedSince(c, n); err != nil {
+		expected := ok && c.Removed
+		if expected {
+			changed, err := t.changedSince(c, n)
+			if err != nil {
 				return nil, err
-			} else if changed {
-				doubtful = append(doubtful, n)
-				continue
 			}
+			expected = !changed
 		}
 		switch {
-		case !ok || !c.Removed:
+		case !expected:
 			doubtful = append(doubtful, n)
-			continue
 		case c.Base.Doubted() && t.s.working(c.Ino):
-			// It is on its way here; what must leave it first is known after.
-			w.mu.Lock()
-			w.on = c.Ino
-			w.mu.Unlock()
-			continue
-		case c.Folder:
-			folders = append(folders, c)
+			w.wait(c.Ino) // it is on its way here; what must leave it first is known after
+		default:
+			w.found(c, n.Name)
+			if c.Folder {
+				folders = append(folders, c)
+			}
 		}
-		w.mu.Lock()
-		w.seen[c.Ino] = found{c.Rev, n.Name}
-		w.mu.Unlock()
 	}
 	if len(doubtful) == 0 {
 		return folders, nil
 	}
 	// In this order: an entry has what it sent until it has its node.
 	sent := t.placesSent(f.NodeID)
-	// Listings lag (API §13.1): what should not be there may just have left.
 	for _, n := range doubtful {
-		now, err := t.get(n.ID)
-		if errors.Is(err, drive.ErrNotFound) {
-			continue
-		}
+		c, err := t.expect(f, n, sent, w)
 		if err != nil {
 			return nil, err
 		}
-		if !now.Live() || !slices.Contains(now.Parents, f.NodeID) {
-			continue
+		if c != nil {
+			folders = append(folders, c)
 		}
-		maker := sent[drive.Fold(now.Name)]
-		c, ok := t.s.j.ByNode(n.ID)
-		var leaves, changed bool
-		switch {
-		case ok && c.Removed:
-			changed, err = t.changedSince(c, now)
-		case ok:
-			leaves, err = t.willLeave(c, f.NodeID, c.Place.Name)
-		}
-		if err != nil {
-			return nil, err
-		}
-		w.mu.Lock()
-		switch {
-		case !ok && maker != 0:
-			w.on = maker
-		case leaves:
-			w.on = c.Ino
-		case ok && c.Removed && !changed:
-			w.seen[c.Ino] = found{c.Rev, n.Name}
-			if c.Folder {
-				folders = append(folders, c)
-			}
-		default:
-			w.strange[f.Ino] = true
-			w.unseen = append(w.unseen, now)
-			if ok && c.Removed {
-				w.changed = append(w.changed, c)
-			}
-		}
-		w.mu.Unlock()
 	}
 	return folders, nil
+}
+
+// expect looks again at a node that should not be in the removed folder f:
+// listings lag (API §13.1), and it may just have left, or be one of ours on its
+// way. A removed folder that is in it after all is returned.
+func (t *task) expect(f *journal.Entry, n drive.Node, sent map[string]uint64, w *walk) (*journal.Entry, error) {
+	now, err := t.get(n.ID)
+	if errors.Is(err, drive.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil || !now.Live() || !slices.Contains(now.Parents, f.NodeID) {
+		return nil, err
+	}
+	c, ok := t.s.j.ByNode(n.ID)
+	var leaves, changed bool
+	switch {
+	case ok && c.Removed:
+		changed, err = t.changedSince(c, now)
+	case ok:
+		leaves, err = t.willLeave(c, f.NodeID, c.Place.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	maker := sent[drive.Fold(now.Name)]
+	switch {
+	case !ok && maker != 0:
+		w.wait(maker)
+	case leaves:
+		w.wait(c.Ino)
+	case ok && c.Removed && !changed:
+		w.found(c, n.Name)
+		if c.Folder {
+			return c, nil
+		}
+	default:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.strange[f.Ino] = true
+		w.unseen = append(w.unseen, now)
+		if ok && c.Removed {
+			w.changed = append(w.changed, c)
+		}
+	}
+	return nil, nil
+}
+
+// wait notes an entry that must leave first.
+func (w *walk) wait(ino uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.on = ino
+}
+
+// found notes a removed entry that is inside.
+func (w *walk) found(c *journal.Entry, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen[c.Ino] = found{c.Rev, name}
 }
 
 // mustStay says whether the folder cannot be trashed. What holds something else
