@@ -20,10 +20,20 @@ import (
 // With one writer there is one file, and it has the newest content.
 func TestKilledWhileSending(t *testing.T) {
 	changes := map[string]func(w *world, was string) string{
-		"overwrite":   func(w *world, was string) string { w.write("/f", "newest"); return "newest" },
-		"append":      func(w *world, was string) string { w.writeAt("/f", "+", int64(len(was)), unix.O_WRONLY); return was + "+" },
-		"in place":    func(w *world, was string) string { w.writeAt("/f", "X", 1, unix.O_WRONLY); return was[:1] + "X" + was[2:] },
-		"rename over": func(w *world, was string) string { w.write("/.f.AbCdEf", "newest"); w.rename("/.f.AbCdEf", "/f"); return "newest" },
+		"overwrite": func(w *world, was string) string { w.write("/f", "newest"); return "newest" },
+		"append": func(w *world, was string) string {
+			w.writeAt("/f", "+", int64(len(was)), unix.O_WRONLY)
+			return was + "+"
+		},
+		"in place": func(w *world, was string) string {
+			w.writeAt("/f", "X", 1, unix.O_WRONLY)
+			return was[:1] + "X" + was[2:]
+		},
+		"rename over": func(w *world, was string) string {
+			w.write("/.f.AbCdEf", "newest")
+			w.rename("/.f.AbCdEf", "/f")
+			return "newest"
+		},
 		"backup": func(w *world, was string) string {
 			w.rename("/f", "/f~")
 			w.write("/f", "newest")
