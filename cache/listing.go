@@ -59,12 +59,17 @@ func (f *flight) wake() {
 // known makes sure that the view can answer for name in dir: it does when the
 // folder was told completely, or as soon as the name is known.
 func (s *Store) known(ctx context.Context, dir uint64, name string) error {
-	return s.toldOf(ctx, dir, func() (bool, error) {
-		var ok bool
-		var err error
+	there := func() (ok bool, err error) {
 		s.tree.Read(func(v tree.View) { _, _, ok, err = v.Lookup(dir, name) })
 		return ok, err
-	})
+	}
+	if !s.mirror.Listed(dir) {
+		if ok, err := there(); ok || err != nil {
+			return err
+		}
+		s.askName(ctx, dir, name)
+	}
+	return s.toldOf(ctx, dir, there)
 }
 
 // listed makes sure that the view knows all of dir, by listing it once while

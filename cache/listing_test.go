@@ -22,11 +22,14 @@ func fillWide(srv *drivetest.Server) {
 }
 
 // slowPages makes each page of a listing of the folder take so long.
-func (w *world) slowPages(path string, d time.Duration) {
+func (w *world) slowPages(path string, d time.Duration, byName bool) {
 	id := w.id(path)
 	w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-		if op.Name == "nodes.children" && op.NodeID == id {
+		switch {
+		case op.Name == "nodes.children" && op.NodeID == id:
 			return &drivetest.Fault{Do: drivetest.DoDelay, Delay: d}
+		case op.Name == "nodes.list" && !byName:
+			return &drivetest.Fault{Status: 400} // a service that finds nothing by name
 		}
 		return nil
 	})
@@ -43,7 +46,7 @@ func TestLargeFolderOnDemand(t *testing.T) {
 		}
 		all := w.other.Children(w.id(wideAt))
 		const page = 12 * time.Second
-		w.slowPages(wideAt, page)
+		w.slowPages(wideAt, page, false)
 		start := time.Now()
 		lookup := func(i int) error {
 			_, _, err := w.s.Lookup(t.Context(), dir.Ino, all[i].Name)
@@ -86,7 +89,7 @@ func TestListingGivesUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.slowPages(wideAt, time.Hour)
+		w.slowPages(wideAt, time.Hour, false)
 		start := time.Now()
 		if _, err := w.s.OpenDir(t.Context(), dir.Ino); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > listBound {
 			t.Errorf("%v after %v", err, time.Since(start))
@@ -109,12 +112,46 @@ func TestFeedEndsWaiting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.slowPages(wideAt, 10*time.Second)
+		w.slowPages(wideAt, 10*time.Second, false)
 		start := time.Now()
 		time.AfterFunc(time.Second, w.poll)
 		_, _, err = w.s.Lookup(t.Context(), dir.Ino, "absent")
 		if !errors.Is(err, ErrNotExist) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// TestPathByName: while the first sync lasts, a path costs a call for each of its
+// names, however large the folders are; who asks for many names has it listed.
+func TestPathByName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubbleWorld(t, fillWide, true)
+		w.slowPages(wideAt, 12*time.Second, true)
+		start := time.Now()
+		e, err := w.s.Resolve(t.Context(), "/"+wideAt+"/file-000999.txt")
+		if took := time.Since(start); err != nil || e.Folder || took > 2*time.Second {
+			t.Fatalf("%+v, %v after %v", e, err, took)
+		}
+		if _, err := w.s.Resolve(t.Context(), "/"+wideAt+"/FILE-000998.TXT"); err != nil {
+			t.Errorf("in another spelling: %v", err)
+		}
+		w.srv.Hook(nil)
+		if _, err := w.s.Resolve(t.Context(), "/"+wideAt+"/absent"); !errors.Is(err, ErrNotExist) {
+			t.Errorf("an absent name: %v", err)
+		}
+		w.srv.ResetRequests()
+		for _, n := range w.other.Children(w.id(wideAt)) {
+			if _, err := w.s.Resolve(t.Context(), "/"+wideAt+"/"+n.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := w.srv.Requests(); n["nodes.list"]+n["nodes.children"] > 0 {
+			t.Errorf("all names: %v", n)
+		}
+		w.poll()
+		if again, err := w.s.Resolve(t.Context(), "/"+wideAt+"/file-000999.txt"); err != nil || again.Ino != e.Ino {
+			t.Errorf("inode %d, was %d: %v", again.Ino, e.Ino, err)
 		}
 	})
 }

@@ -75,6 +75,7 @@ type Store struct {
 	background sync.WaitGroup // questions to the drive that nobody may be waiting for
 
 	listing    flight // folders being listed on demand
+	byName     byName
 	propsAsked propsAsked
 	patience   patience
 	madeDirs   tree.DirTimes // when folders were made here

@@ -222,10 +222,12 @@ func (m *Mirror) Gone(id string, version int64) ([]Change, error) {
 		}
 		var cur entry
 		st, err := w.load(ino, &cur)
-		if err != nil || !st.known() || st == statePurged || st == stateLive && version != 0 && version < cur.Version {
+		if err != nil || !st.known() || st == stateLive && version != 0 && version < cur.Version {
 			return err
 		}
-		w.remember(id)
+		if w.remember(id); st == statePurged {
+			return nil
+		}
 		gone := cur
 		gone.state = max(stateGone, st)
 		gone.Version = max(cur.Version, version)
