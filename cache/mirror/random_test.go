@@ -467,7 +467,7 @@ func refreshStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, erro
 		if !ok {
 			continue
 		}
-		if y, ok := fresh.best[id]; !ok || x.rank == 3 || y.n.Version < x.n.Version || y.n.Version == x.n.Version && y.rank <= x.rank {
+		if y, ok := fresh.best[id]; !ok || x.rank == 3 || y.n.Version < x.n.Version || y.n.Version == x.n.Version && y.rank < x.rank {
 			fresh.best[id] = x
 		}
 	}

@@ -18,21 +18,8 @@ func (s *Server) Bulk(n, perDir int) error {
 	if perDir < 1 {
 		return errors.New("bulk: perDir must be positive")
 	}
-	now := s.st.stamp()
-	in, err := s.st.blobs.create()
+	ct, err := s.bulkContent()
 	if err != nil {
-		return err
-	}
-	if _, err := in.Write([]byte("a small synthetic content\n")); err != nil {
-		in.drop()
-		return err
-	}
-	ct := &content{size: in.size, contentType: "text/plain", ext: "txt", version: 1, date: now, blob: "shared-" + randomName()}
-	copy(ct.md5[:], in.sum.Sum(nil))
-	if err := in.place(ct.blob); err != nil {
-		return err
-	}
-	if err := s.st.settle(); err != nil {
 		return err
 	}
 	const step = 20_000
@@ -62,6 +49,28 @@ func (s *Server) Bulk(n, perDir int) error {
 		}
 	}
 	return nil
+}
+
+// bulkContent is the content that all files of a bulk share.
+func (s *Server) bulkContent() (*content, error) {
+	now := s.st.stamp()
+	in, err := s.st.blobs.create()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := in.Write([]byte("a small synthetic content\n")); err != nil {
+		in.drop()
+		return nil, err
+	}
+	ct := &content{size: in.size, contentType: "text/plain", ext: "txt", version: 1, date: now, blob: "shared-" + randomName()}
+	copy(ct.md5[:], in.sum.Sum(nil))
+	if err := in.place(ct.blob); err != nil {
+		return nil, err
+	}
+	if err := s.st.settle(); err != nil {
+		return nil, err
+	}
+	return ct, nil
 }
 
 // load is end for many new nodes: their numbers grow, so the records are

@@ -183,7 +183,12 @@ func admin(s *drivetest.Server) http.Handler {
 		n, _ := strconv.Atoi(q.Get(key))
 		return n
 	}
-	on("bulk", func(q url.Values, _ io.Reader) (any, error) { return nil, s.Bulk(num(q, "n"), num(q, "per")) })
+	on("bulk", func(q url.Values, _ io.Reader) (any, error) {
+		if order := q.Get("order"); order != "" {
+			return nil, s.BulkInOrder(order, num(q, "n"), num(q, "per"))
+		}
+		return nil, s.Bulk(num(q, "n"), num(q, "per"))
+	})
 	on("put", func(q url.Values, body io.Reader) (any, error) {
 		dir, err := s.Else().MkdirAll(path.Dir("/" + q.Get("path")))
 		if err != nil {

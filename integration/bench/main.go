@@ -44,6 +44,7 @@ var sections = []section{
 	{"names", "removing, making and moving many", 2 * time.Minute, runNames},
 	{"meta", "listing and stat", 3 * time.Minute, runMeta},
 	{"mirror", "a large account", 3 * time.Minute, runMirror},
+	{"orders", "a large account, told in any order", 5 * time.Minute, runOrders},
 	{"waits", "what a slow disk or service holds up", 3 * time.Minute, runWaits},
 	{"memory", "memory with many open files", 2 * time.Minute, runMemory},
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
 // runMirror is a large account: first start, restart, much news.
@@ -106,6 +108,51 @@ func runMirror(ctx context.Context, b *bench, t *table) error {
 	s.drop()
 	d.proc.end()
 	return b.hugeFolder(ctx, t)
+}
+
+// runOrders is the first sync of one account, told in any order: that of a real
+// feed is interleaved, children of many folders by turns.
+func runOrders(ctx context.Context, b *bench, t *table) error {
+	nodes := pick(b, 100_000, 1_000_000)
+	t.note("%d nodes in folders of 100, no latency:", nodes)
+	for _, order := range []string{"", drivetest.Interleaved, drivetest.Shuffled, drivetest.ChildrenFirst} {
+		if err := b.firstSync(ctx, t, order, nodes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) firstSync(ctx context.Context, t *table, order string, nodes int) error {
+	d, err := b.startDrive(serveConfig{})
+	if err != nil {
+		return err
+	}
+	defer d.proc.end()
+	if err := d.ask(ctx, "bulk", values("n", nodes, "per", 100, "order", order), nil, nil); err != nil {
+		return err
+	}
+	s, err := b.mount(d)
+	if err != nil {
+		return err
+	}
+	defer s.drop()
+	peak := s.proc.peak()
+	written := s.profiled("orders-"+order, 2*time.Second)
+	if err := stat(s.path("bulk-0000007", "file-000050.txt")); err != nil {
+		return err
+	}
+	deep := time.Since(s.began)
+	if err := s.complete(ctx); err != nil {
+		return err
+	}
+	sync, cpu := time.Since(s.began), s.proc.cpu()
+	written()
+	if order == "" {
+		order = "folder by folder"
+	}
+	t.row(row{"first sync, " + order, perSec, perSecond(float64(nodes), sync), none, none, fmt.Sprintf("%.1f s; %.1f µs of a processor a node; stat of a path meanwhile %.2f s; memory, peak %s", sync.Seconds(), cpu.Seconds()*1e6/float64(nodes), deep.Seconds(), bytesText(float64(peak()))), []target{{"", "≥", 100_000}}})
+	return nil
 }
 
 // beside does something while find runs, and returns how long it took, and the
