@@ -326,6 +326,10 @@ func unexplained(before, after map[Dentry]Ino, gensBefore, gensAfter map[Ino]uin
 			return fmt.Errorf("%d %q is inode %d and was %d, untold in %v", d.Dir, d.Name, ino, before[d], changes)
 		}
 	}
+	for d, ino := range after {
+		// What went and came back with a folder above it is looked up anew too.
+		content[ino] = content[ino] || below(after, d.Dir)
+	}
 	for ino, g := range gensAfter {
 		if old, ok := gensBefore[ino]; ok && old != g && !content[ino] {
 			return fmt.Errorf("inode %d went from generation %d to %d, untold", ino, old, g)
