@@ -21,7 +21,7 @@ func Aside(c *config.Config) string { return filepath.Join(c.StateDir, "aside") 
 // What drivefs keeps in its directories; they may be anybody's, with other
 // things in them, which stay.
 var (
-	stateNames = []string{"journal.*", "mirror.*", "drafts", "aside", "endpoints.json*", "drivefs.log*", "run", strings.Repeat("[0-9a-f]", 16) + ".sock"}
+	stateNames = []string{"journal.*", "mirror.*", "drafts", "ballast", "aside", "endpoints.json*", "drivefs.log*", "run", strings.Repeat("[0-9a-f]", 16) + ".sock"}
 	cacheNames = []string{"[0-9a-f][0-9a-f]"}
 )
 
