@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/recent"
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -21,7 +22,7 @@ var _ chunk.Source = source{}
 // costs a call, and it lives for days (API §7.5).
 type linkCache struct {
 	mu sync.Mutex
-	m  map[string]tempLink
+	m  recent.Map[string, tempLink]
 }
 
 type tempLink struct {
@@ -32,12 +33,14 @@ type tempLink struct {
 // linkLife is well below the few days a tempLink was seen to live.
 const linkLife = 6 * time.Hour
 
+const mostLinks = 4096
+
 func (l *linkCache) get(id string) (string, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t, ok := l.m[id]
+	t, ok := l.m.Get(id)
 	if ok && time.Since(t.at) > linkLife {
-		delete(l.m, id)
+		l.m.Delete(id)
 		return "", false
 	}
 	return t.url, ok
@@ -46,16 +49,14 @@ func (l *linkCache) get(id string) (string, bool) {
 func (l *linkCache) put(id, url string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.m == nil || len(l.m) >= 4096 {
-		l.m = map[string]tempLink{}
-	}
-	l.m[id] = tempLink{url, time.Now()}
+	l.m.Max = mostLinks
+	l.m.Put(id, tempLink{url, time.Now()})
 }
 
 func (l *linkCache) drop(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.m, id)
+	l.m.Delete(id)
 }
 
 // Fetch opens [from, to) of v, through its tempLink when it is large.

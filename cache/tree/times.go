@@ -3,6 +3,8 @@ package tree
 import (
 	"sync"
 	"time"
+
+	"github.com/drivefs/drivefs/cache/recent"
 )
 
 // DirTimes are the modification times of folders that were changed here since
@@ -11,31 +13,28 @@ import (
 // zero value is empty; methods are safe for concurrent use.
 type DirTimes struct {
 	mu sync.Mutex
-	m  map[uint64]time.Time
+	m  recent.Map[uint64, time.Time]
 }
 
 // Touch notes that something in dir changed now.
 func (d *DirTimes) Touch(dir uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.m == nil || len(d.m) >= maxRecent {
-		d.m = map[uint64]time.Time{}
-	}
-	d.m[dir] = time.Now()
+	d.m.Put(dir, time.Now())
 }
 
 // Forget ends that dir shows a time of its own.
 func (d *DirTimes) Forget(dir uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.m, dir)
+	d.m.Delete(dir)
 }
 
 // Latest is t, or the time of a later change here.
 func (d *DirTimes) Latest(dir uint64, t time.Time) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if here, ok := d.m[dir]; ok && here.After(t) {
+	if here, ok := d.m.Get(dir); ok && here.After(t) {
 		return here
 	}
 	return t
