@@ -222,6 +222,9 @@ func TestModesOfFiles(t *testing.T) {
 		}
 	}
 	w.env = append(w.env, "XDG_RUNTIME_DIR="+filepath.Join(w.home, "run"))
+	if err := os.Mkdir(filepath.Join(w.home, "run"), 0o700); err != nil { // as the system makes it
+		t.Fatal(err)
+	}
 	careless("mount", "--background", w.mountpoint)
 	w.write("a", "b")
 	w.must("flush")
