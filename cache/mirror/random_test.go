@@ -440,6 +440,9 @@ func refreshStep(m *Mirror, want *model, w *world, r *rand.Rand) ([]Change, erro
 		if err := m.ApplyRefresh(drive.Batch{Checkpoint: fmt.Sprint("r", i), Nodes: []drive.Node{n}}); err != nil {
 			return nil, err
 		}
+		if x, ok := want.best[n.ID]; ok && len(n.Parents) == 0 && modelRank(&n) > 1 {
+			n.Parents = x.n.Parents // what is in the trash is kept whole
+		}
 		fresh.tell(n)
 		if r.IntN(8) == 0 { // on disk, as of a large account
 			if err := m.full.spool.flush(fmt.Sprint("r", i)); err != nil {

@@ -456,31 +456,6 @@ func (m *Mirror) NextFolder(after Ino, max int) (dir, at Ino, n int, err error) 
 	return dir, at, n, err
 }
 
-// Empty reports whether no live node is in dir, as far as the mirror knows.
-func (m *Mirror) Empty(dir Ino) (empty bool, err error) {
-	empty = true
-	err = m.List(dir, 0, 1, func(*Record) bool {
-		empty = false
-		return false
-	})
-	return empty && err == nil, err
-}
-
-// Count is the number of live nodes in dir. It reads all their keys.
-func (m *Mirror) Count(dir Ino) (n int) {
-	err := m.view(func(v *view) error {
-		if !v.isDir(dir) {
-			return nil
-		}
-		return v.each(dir, 0, func(Ino, []byte) error {
-			n++
-			return nil
-		})
-	})
-	m.logError(err)
-	return n
-}
-
 // logError reports what a method without an error cannot return.
 func (m *Mirror) logError(err error) {
 	if err != nil {
