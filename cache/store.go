@@ -72,7 +72,8 @@ type Store struct {
 
 	life       context.Context // ends with Close
 	end        context.CancelFunc
-	background sync.WaitGroup // questions to the drive that nobody may be waiting for
+	yields     atomic.Pointer[chunk.Cache] // chunks, once it is open: see makeRoom
+	background sync.WaitGroup              // questions to the drive that nobody may be waiting for
 
 	listing    flight // folders being listed on demand
 	byName     byName
@@ -132,7 +133,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 func (s *Store) openRooms() error {
 	var err error
-	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, BeforeSync: s.o.BeforeSync})
+	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, MakeRoom: s.makeRoom, BeforeSync: s.o.BeforeSync})
 	if err != nil {
 		return roomError(err)
 	}
@@ -176,6 +177,7 @@ func (s *Store) openRooms() error {
 	if err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
+	s.yields.Store(s.chunks)
 	device, err := s.device()
 	if err != nil {
 		return err

@@ -122,6 +122,7 @@ func Open(o Options) (*Cache, error) {
 	if o.Dir != "" && o.Disk > 0 {
 		c.disk = openDisk(o.Dir, o.Disk, int(max(o.Memory, minMemory)/16/entryBytes), o.Logger)
 		c.wg.Go(func() { c.disk.scan(c.ctx) })
+		c.wg.Go(func() { c.disk.keepReserve(c.ctx) })
 		c.wg.Go(c.writer)
 	}
 	c.wg.Go(c.janitor)
