@@ -54,7 +54,8 @@ type Draft struct {
 	stateAt   uint64      // writes at that time
 	watchers  []watcher
 	sums      granuleSums // of the file
-	marked    uint64      // generation of which the file says that it was overwritten
+	marked    uint64      // generation up to which the file says that it was overwritten
+	longest   int64       // of the states of the file
 
 	syncFailed error // of the file: it counts for all later syncs
 }
@@ -192,6 +193,7 @@ func (d *Draft) resume(st *DraftState) error {
 	d.j.mu.RLock()
 	d.syncFailed = st.c.failed
 	d.j.mu.RUnlock()
+	d.longest = st.Size
 	d.committed, d.state = st, DraftState{File: st.File, Sums: st.Sums, c: st.c}
 	if sums := st.c.sums.Load(); sums != nil {
 		d.sums.known(*sums, st.Size)
@@ -484,6 +486,7 @@ func (d *Draft) Truncate(size int64) error {
 		d.length = size
 	}
 	d.touchLocked(size, d.size)
+	d.sums.spoil(size, d.size)
 	d.cutLocked(size)
 	return nil
 }
@@ -542,7 +545,7 @@ func (d *Draft) renewLocked() {
 	d.retired = append(d.retired, d.f)
 	old := d.file
 	d.mem = &memFile{}
-	d.f, d.file, d.length, d.sums = d.mem, 0, 0, nil
+	d.f, d.file, d.length, d.sums, d.longest = d.mem, 0, 0, nil, 0
 	d.syncFailed = nil
 	d.retireLocked()
 	j.releaseLocked(d.ino, old)
@@ -628,6 +631,7 @@ func (d *Draft) Commit() DraftState {
 	st := d.stateLocked(gen)
 	d.before = &undo{st.Gen, false, d.committed, d.touched, d.before}
 	d.committed, d.touched = &st, false
+	d.longest = max(d.longest, st.Size)
 	d.dirty.Store(false)
 	return st
 }

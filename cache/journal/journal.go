@@ -120,7 +120,7 @@ type Journal struct {
 	smallMax int64        // longest content that is not a file
 	history  int64        // bytes of the log before it is rewritten
 
-	// rewriting is held while the log is rewritten, unlinking while files are
+	// rewriting is held while the log is rewritten or cleaned, unlinking while files are
 	// removed. Both before mu.
 	rewriting, unlinking sync.Mutex
 }

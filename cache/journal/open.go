@@ -72,7 +72,7 @@ func Open(o Options) (*Journal, error) {
 	}
 	j.wal = wal{fs: o.fs, dir: j.path(logDir)}
 	j.small = smallStore{fs: o.fs, dir: j.path(logDir), segment: segment, at: make(map[uint64]smallAt), segs: make(map[uint32]*smallSeg)}
-	r := recovery{j: j, doubt: make(map[uint64]bool), seen: make(map[uint64]bool)}
+	r := recovery{j: j, doubt: make(map[uint64]bool), seen: make(map[uint64]bool), former: make(map[uint64]smallAt)}
 	if err := r.run(); err != nil {
 		return nil, errors.Join(err, j.closeFiles())
 	}
@@ -111,10 +111,11 @@ type recovery struct {
 	lost     uint64 // frames missing
 	rebooted bool   // what was not synced may not be there
 	doubt    map[uint64]bool
-	doubtAll bool            // entries were lost: drafts are not rubbish
-	baseGen  uint64          // contents up to this id are in the base or superfluous
-	seen     map[uint64]bool // small contents that segments speak of
-	changes  []applied       // what the log has to be told
+	doubtAll bool               // entries were lost: drafts are not rubbish
+	baseGen  uint64             // contents up to this id are in the base or superfluous
+	seen     map[uint64]bool    // small contents that segments speak of
+	former   map[uint64]smallAt // where small contents lay that were moved
+	changes  []applied          // what the log has to be told
 }
 
 func (r *recovery) run() error {
@@ -386,6 +387,9 @@ func (r *recovery) apply(op byte, v uint64, payload []byte) error {
 		if err != nil {
 			return err
 		}
+		if old, ok := j.small.at[id]; ok && old != at {
+			r.former[id] = old
+		}
 		j.small.at[id], r.seen[id] = at, true
 	case opSynced:
 		return r.applySynced(payload)
@@ -542,9 +546,33 @@ func (r *recovery) openContents() (unused []string, err error) {
 	if r.legacy {
 		return nil, nil
 	}
+	if r.rebooted {
+		r.checkMoved()
+	}
 	unused, err = j.small.open(r.logFiles)
 	if err == nil && r.doubtAll {
 		r.saveContents()
 	}
 	return unused, err
+}
+
+// checkMoved looks for the small contents that were moved: the record of it may
+// have reached the disk before the power failed, and the bytes not. They are
+// where they were, then.
+func (r *recovery) checkMoved() {
+	j := r.j
+	for id, old := range r.former {
+		at, ok := j.small.at[id]
+		if !ok {
+			continue
+		}
+		f, err := j.fs.OpenFile(j.small.path(at.seg), os.O_RDONLY, 0)
+		if err == nil {
+			_, err = readSmall(f, id, at)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			j.small.at[id] = old
+		}
+	}
 }

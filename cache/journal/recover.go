@@ -164,10 +164,10 @@ func (r *recovery) damaged(ino uint64, st *DraftState) string {
 		return "it is not a regular file"
 	case fi.Size() < st.Size:
 		return fmt.Sprintf("%d of its %d bytes are there", fi.Size(), st.Size)
-	case r.rebooted && st.Size > 0 && !st.c.synced:
-		if !r.proved(path, st) {
-			return notSynced
-		}
+	case r.rebooted && st.c.synced:
+		st.Sums = 0 // what was overwritten in place since may be on the disk, and the note of it not
+	case r.rebooted && st.Size > 0 && !r.proved(path, st):
+		return notSynced
 	}
 	return ""
 }

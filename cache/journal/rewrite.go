@@ -193,6 +193,8 @@ const cleanBatch = 1 << 20
 // clean gives up segments of small contents that are half dead, and those
 // whose sync failed, by moving what lives in them.
 func (j *Journal) clean() error {
+	j.rewriting.Lock()
+	defer j.rewriting.Unlock()
 	for {
 		seg := j.toClean()
 		if seg == nil {

@@ -131,16 +131,16 @@ func readSums(f io.ReaderAt, size int64) ([]uint32, error) {
 	return sums, nil
 }
 
-// touchedAttr is the extended attribute with the generation whose bytes were
-// overwritten in place: its sums say nothing after a crash.
+// touchedAttr is the extended attribute with the generation up to which bytes
+// may have been overwritten in place: their sums say nothing after a crash.
 const touchedAttr = "user.drivefs.touched"
 
-// markLocked notes on the file, before it is done, that bytes of the committed
+// markLocked notes on the file, before it is done, that bytes of a committed
 // content are overwritten from off on. Best effort: where files have no such
 // attributes, no sums are believed after a crash.
 func (d *Draft) markLocked(off int64) {
 	c := d.committed
-	if d.mem != nil || c == nil || c.Sums == 0 || off >= c.Size || d.marked == c.Gen {
+	if d.mem != nil || c == nil || off >= d.longest || d.marked == c.Gen {
 		return
 	}
 	d.marked = c.Gen
@@ -155,7 +155,11 @@ func touchedSince(path string, gen uint64) bool {
 	if errors.Is(err, unix.ENODATA) {
 		return false
 	}
-	return err != nil || string(b[:n]) == strconv.FormatUint(gen, 10)
+	if err != nil {
+		return true
+	}
+	marked, err := strconv.ParseUint(string(b[:n]), 10, 64)
+	return err != nil || gen <= marked
 }
 
 // verify makes sure, before generation gen is sent, that its sums are known
