@@ -206,7 +206,8 @@ func (s *Store) propsOf(ctx context.Context, dir uint64, name string) {
 	if _, ask := s.propsAsked.look(dir); !ask {
 		return
 	}
-	if r, _, ok, err := s.mirror.Lookup(dir, name); err == nil && ok && s.lacksProps(&r, s.owner()) {
+	// What has a local change shows that, and needs nothing from the drive.
+	if r, _, ok, err := s.mirror.Lookup(dir, name); err == nil && ok && !s.journal.Has(r.Ino) && s.lacksProps(&r, s.owner()) {
 		s.propsKnown(ctx, dir)
 	}
 }
@@ -214,6 +215,9 @@ func (s *Store) propsOf(ctx context.Context, dir uint64, name string) {
 // propsOfNode is propsKnown for the folder of the node ino, which the kernel
 // asks for, or wants to change, without looking it up.
 func (s *Store) propsOfNode(ctx context.Context, ino uint64) {
+	if s.journal.Has(ino) {
+		return
+	}
 	r, ok, err := s.mirror.Get(ino)
 	if err == nil && ok && len(r.Parents) > 0 && s.lacksProps(&r, s.owner()) {
 		s.propsKnown(ctx, r.Parents[0])
