@@ -39,6 +39,7 @@ type section struct {
 
 var sections = []section{
 	{"read", "sequential and random reading", 4 * time.Minute, runRead},
+	{"looks", "a part of a film, many small files", 2 * time.Minute, runLooks},
 	{"players", "media players and library scanners", 2 * time.Minute, runPlayers},
 	{"write", "writing", 4 * time.Minute, runWrite},
 	{"names", "removing, making and moving many", 2 * time.Minute, runNames},
