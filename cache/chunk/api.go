@@ -57,7 +57,7 @@ type Options struct {
 	// ReadTimeout is how long a read waits without a byte arriving before it
 	// fails with drive.ErrUnavailable. 0 = 15 s.
 	ReadTimeout time.Duration
-	// Wrong is told of a small content whose bytes are not those of its MD5:
+	// Wrong is told, from any goroutine, of a small content whose bytes are not those of its MD5:
 	// they are fetched anew, or again that they were no better then and are given
 	// out as they came. Nil is nobody.
 	Wrong func(v Version, again bool)

@@ -195,7 +195,7 @@ func (c *Cache) wakeLocked() {
 // policyKey is ristretto's key of a chunk: a string, because integers get no
 // second hash there and would be mistaken for each other.
 func policyKey(ct *content, index int64) string {
-	return ct.ID + "/" + strconv.FormatInt(ct.Content, 10) + "/" + strconv.FormatInt(index, 10)
+	return ct.key + strconv.FormatInt(index, 10)
 }
 
 // weigh is what the chunk costs in the pool, in bytes.

@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/drivefs/drivefs/drive"
@@ -15,6 +16,7 @@ import (
 // Cache.mu.
 type content struct {
 	Version
+	key     string // what ristretto's keys of its chunks begin with
 	chunks  map[int64]*chunk
 	passed  map[int64]bool // that a window let go of as they came from the disk tier
 	readers int
@@ -49,7 +51,7 @@ func (c *Cache) contentLocked(v Version) *content {
 		return c.contentLocked(v)
 	}
 	if ct == nil {
-		ct = &content{Version: v, chunks: make(map[int64]*chunk)}
+		ct = &content{Version: v, key: v.ID + "/" + strconv.FormatInt(v.Content, 10) + "/", chunks: make(map[int64]*chunk)}
 		vs[v.Content] = ct
 		c.known++
 		c.pruneLocked()

@@ -2,6 +2,7 @@ package chunk
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,8 +18,13 @@ func TestWrongBytes(t *testing.T) {
 					bubble(t, func(t *testing.T) {
 						s := &service{latency: 20 * time.Millisecond, tags: tags}
 						s.garble = func(n int) bool { return wrong == 2 || n < wrong }
+						var mu sync.Mutex
 						var told []bool
-						c := open(t, Options{Source: s, Dir: t.TempDir(), Disk: 1 << 20, Wrong: func(_ Version, again bool) { told = append(told, again) }})
+						c := open(t, Options{Source: s, Dir: t.TempDir(), Disk: 1 << 20, Wrong: func(_ Version, again bool) {
+							mu.Lock()
+							defer mu.Unlock()
+							told = append(told, again)
+						}})
 						v := Version{ID: "a", Content: 1, Size: size, MD5: md5Of("a", size)}
 						for range 3 {
 							r := c.Reader(v)
@@ -32,6 +38,8 @@ func TestWrongBytes(t *testing.T) {
 						if n := len(s.asked()); n != min(wrong+1, 2) {
 							t.Errorf("%d requests", n)
 						}
+						mu.Lock()
+						defer mu.Unlock()
 						if len(told) != wrong || wrong > 0 && told[0] || wrong == 2 && !told[1] {
 							t.Errorf("told %v", told)
 						}
