@@ -8,7 +8,6 @@ import (
 
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
-	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -16,22 +15,7 @@ import (
 // sent, and what becomes of it after.
 
 func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error {
-	s := h.s
-	var v chunk.Version
-	if e, ok := s.journal.Get(ino); ok && e.Draft != nil {
-		v = tree.BaseVersion(e.Draft, e.Place.Name)
-	}
-	ctx = drive.WithPriority(ctx, drive.Uploading)
-	for _, x := range together(d.Missing(0, d.Size())) {
-		n, err := s.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
-		if err == nil && n < x.End-x.Off {
-			err = drive.ErrChanged
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return h.filled(ino, d)
+	return h.s.fillBase(drive.WithPriority(ctx, drive.Uploading), ino, d)
 }
 
 // nearby is how many bytes cost less than another request for those behind
@@ -50,22 +34,6 @@ func together(xs []journal.Extent) []journal.Extent {
 		out = append(out, x)
 	}
 	return out
-}
-
-// filled records what Fill added, so that it is not needed again after a
-// restart.
-func (h host) filled(ino uint64, d *journal.Draft) error {
-	st, ok := d.State()
-	if !ok {
-		return nil // written to meanwhile: another commit will tell
-	}
-	return h.Update(ino, func(e *journal.Entry) bool {
-		if e.Draft == nil || e.Draft.Gen != st.Gen {
-			return false
-		}
-		e.Draft = &st
-		return true
-	})
 }
 
 // adoptLimit bounds what is kept in memory of what was sent, where there is no

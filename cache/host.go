@@ -220,7 +220,12 @@ func (h host) Undo(ino, rev uint64, why error) (bool, error) {
 func (h host) ParentGone(ino uint64) error {
 	did, err := h.s.tree.ParentGone(ino)
 	if did {
-		h.s.events.add("edit", h.s.PathOf(ino), "its folder went from the drive; the folder is made again")
+		h.s.rescued(ino)
 	}
 	return err
+}
+
+// rescued tells of a local change whose folder went from the drive.
+func (s *Store) rescued(ino uint64) {
+	s.events.add("edit", s.PathOf(ino), "its folder went from the drive; the folder is made again")
 }

@@ -83,6 +83,7 @@ type Store struct {
 	space      spaceCache
 	links      linkCache
 	siblings   siblings
+	filler     filler // bases of edits to be fetched
 	events     events
 	startedAt  time.Time
 }
@@ -111,6 +112,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o: o, log: o.Logger, remote: o.Remote,
 		startedAt: time.Now(),
 	}
+	s.filler.signal = make(chan struct{}, 1)
 	s.life, s.end = context.WithCancel(context.Background())
 	s.patience.bound = o.CallTimeout
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
@@ -160,7 +162,7 @@ func (s *Store) openRooms() error {
 	}
 	s.tree = tree.New(tree.Options{
 		Mirror: s.mirror, Journal: s.journal, NamesExact: s.o.NamesExact,
-		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.owner, Conflict: s.conflicted, Logger: s.log,
+		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.owner, Conflict: s.conflicted, Drafted: s.drafted, Rescued: s.rescued, Logger: s.log,
 	})
 	s.remote.SetOwner(s.mirror.Meta(metaOwner))
 	s.loadStrangers()
@@ -289,14 +291,15 @@ func (s *Store) readOnly() bool { return s.o.ReadOnly || s.unwanted.Load() }
 // journal stays there for the next one that may write.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var auditor sync.WaitGroup
-	auditor.Go(func() { s.audit(ctx) })
-	defer auditor.Wait()
+	var helpers sync.WaitGroup
+	helpers.Go(func() { s.audit(ctx) })
+	defer helpers.Wait()
 	defer cancel()
 	if s.o.ReadOnly {
 		<-ctx.Done()
 		return nil
 	}
+	helpers.Go(func() { s.fillBases(ctx) })
 	return s.settler.Run(ctx)
 }
 

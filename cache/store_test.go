@@ -534,7 +534,8 @@ func TestBaseLostUnderPartialEdit(t *testing.T) {
 			kept += w.drive("/" + p)
 		}
 	}
-	w.want(kept, "") // zeros that were never written are no file; see TestBaseReplaced
+	w.want(kept, "")
+	w.wantAside("ABC")
 }
 
 func TestFlushDoesNotWaitForWriters(t *testing.T) {

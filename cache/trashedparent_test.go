@@ -3,6 +3,8 @@ package cache
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMkdirRefusedWithItsParent: a folder that could not be made because the
@@ -22,5 +24,37 @@ func TestMkdirRefusedWithItsParent(t *testing.T) {
 	w.want(w.drive("/d/new/f"), "text")
 	if n := w.srv.Requests()["nodes.list"]; n > 2 {
 		t.Errorf("looked for %d times", n)
+	}
+}
+
+// A folder goes to the trash elsewhere while files in it, and deeper, are made
+// and edited here: they are shown where they will be as soon as that is told.
+func TestContentNeverVanishesWithItsFolder(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+	d, err := w.other.MkdirAll("/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put("/d/edited", "one")
+	w.put("/d/sub/deep", "one")
+	w.put("/d/other", "theirs")
+	w.poll()
+	w.write("/d/edited", "edited here")
+	w.write("/d/new", "new here")
+	w.write("/d/sub/deep", "deep here")
+	h := w.create("/d/open", unix.O_WRONLY|unix.O_CREAT)
+	defer h.Release()
+	if _, err := w.other.Trash(d.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.poll()
+	for p, want := range map[string]string{"/d/edited": "edited here", "/d/new": "new here", "/d/sub/deep": "deep here", "/d/open": ""} {
+		w.want(w.read(p), want)
+	}
+	w.flush()
+	w.poll()
+	for p, want := range map[string]string{"/d/edited": "edited here", "/d/new": "new here", "/d/sub/deep": "deep here"} {
+		w.want(w.read(p), want)
+		w.want(w.drive(p), want)
 	}
 }

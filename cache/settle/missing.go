@@ -89,6 +89,9 @@ func (t *task) get(id string) (drive.Node, error) {
 	case !errors.Is(err, drive.ErrNotFound):
 		return n, err
 	}
+	if gone, gerr := t.toldGone(id); gerr != nil || gone {
+		return n, errors.Join(gerr, err)
+	}
 	name, parents, err := t.placeOf(id)
 	if err != nil {
 		return n, err
@@ -102,6 +105,17 @@ func (t *task) get(id string) (drive.Node, error) {
 		shown = slices.ContainsFunc(found, func(f drive.Node) bool { return f.ID == id })
 	}
 	return n, t.s.confirm(id, shown)
+}
+
+// toldGone tells whether the feed has told of a node that it is gone: then a
+// 404 is no question.
+func (t *task) toldGone(id string) (bool, error) {
+	ino, err := t.s.h.InoOf(id)
+	if err != nil || ino == 0 {
+		return false, err
+	}
+	_, _, live, err := t.s.h.Place(id)
+	return err == nil && !live, err
 }
 
 // placeOf is where a node was last known to be; nothing when that is not known.

@@ -434,6 +434,9 @@ func (f *File) EnsureDraft() (*journal.Draft, error) {
 		return nil, fmt.Errorf("making a draft: %w", err)
 	}
 	f.draft.Store(d)
+	if v.Size > 0 && f.t.o.Drafted != nil {
+		f.t.o.Drafted(f.Ino)
+	}
 	return d, nil
 }
 

@@ -37,6 +37,9 @@ func (tx *Tx) told(c *mirror.Change) {
 			t.lastPlace[c.Ino] = Dentry(c.Old[0])
 		}
 	}
+	if c.Folder && !c.Own && len(c.New) == 0 && len(c.Old) > 0 {
+		tx.done = append(tx.done, func() { t.rescue(c.Ino) })
+	}
 	f := t.files.pinned(c.Ino)
 	if f != nil && len(c.New) == 0 && len(c.Old) > 0 {
 		f.keepPlace(c)
@@ -56,6 +59,59 @@ func (tx *Tx) told(c *mirror.Change) {
 		Old: dentries(c.Old), New: dentries(c.New),
 		Content: c.Content && f == nil,
 	})
+}
+
+// rescue shows the local content below a folder that went from the drive where
+// it will be, at once: in a folder that is made again. What was edited becomes a
+// new file, since its node goes with the folder.
+func (t *Tree) rescue(dir uint64) {
+	var lost []uint64
+	t.Read(func(v View) {
+		for _, ino := range t.journal.Inos() {
+			e, ok := v.Entry(ino)
+			if !ok || e.Removed || e.Folder || e.Draft == nil && !e.Open {
+				continue
+			}
+			if slices.ContainsFunc(e.Place.Parents, func(p uint64) bool { return v.below(p, dir) }) {
+				lost = append(lost, ino)
+			}
+		}
+	})
+	for _, ino := range lost {
+		did := false
+		_, err := t.Lost(ino)
+		if err == nil {
+			did, err = t.ParentGone(ino)
+		}
+		if err != nil {
+			t.log.Warn("keeping a local change whose folder went from the drive", "inode", ino, "err", err)
+		}
+		if did && t.o.Rescued != nil {
+			t.o.Rescued(ino)
+		}
+	}
+}
+
+// below tells whether ino is dir, or in it by any of its parents, also where
+// dir itself is not in the tree any more.
+func (v View) below(ino, dir uint64) bool {
+	seen := map[uint64]bool{}
+	for todo := []uint64{ino}; len(todo) > 0; {
+		ino, todo = todo[len(todo)-1], todo[:len(todo)-1]
+		if ino == dir {
+			return true
+		}
+		if seen[ino] {
+			continue
+		}
+		seen[ino] = true
+		if n, ok, err := v.Inode(ino); err == nil && ok {
+			todo = append(todo, n.Parents...)
+		} else if was, has := v.t.lastPlace[ino]; has {
+			todo = append(todo, was.Dir) // it went with a folder above it
+		}
+	}
+	return false
 }
 
 // giveWay shows both where a file that was made elsewhere takes the name of a

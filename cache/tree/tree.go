@@ -24,7 +24,13 @@ type Options struct {
 	// Conflict hears of a file that was given a conflict name because news from
 	// the drive took its own; nil = nobody does. Called with no lock held.
 	Conflict func(ino uint64, name string)
-	Logger   *slog.Logger // nil = discard
+	// Drafted hears of a file that was written to and lacks the rest of its base;
+	// nil = nobody does. It must not block.
+	Drafted func(ino uint64)
+	// Rescued hears of a local change that got another folder because its own went
+	// from the drive; nil = nobody does.
+	Rescued func(ino uint64)
+	Logger  *slog.Logger // nil = discard
 }
 
 // Tree is what is shown: see the package comment. All methods are safe for

@@ -1,0 +1,149 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/drive"
+)
+
+// A file of which a part was changed here needs the rest from the version that
+// the edit began from, its base, and the service gives that only until the file
+// is replaced. So it is fetched soon after the first write, not when the upload
+// begins. Where it is lost all the same, zeros take its place neither on the
+// drive nor here.
+
+const (
+	// fillDelay leaves time to a program that rewrites all of a file.
+	fillDelay = time.Second
+	// fillMax is the largest base, in bytes, that is fetched ahead of the
+	// upload: disks of laptops have room for it.
+	fillMax = 1 << 30
+	// fillRetry is the pause after a try that failed.
+	fillRetry = 5 * time.Second
+)
+
+// filler is the inodes whose base is to be fetched.
+type filler struct {
+	mu     sync.Mutex
+	inos   map[uint64]time.Time // → not before
+	signal chan struct{}        // one slot
+}
+
+// add asks for the base of ino, after a pause. It does not block.
+func (f *filler) add(ino uint64, pause time.Duration) {
+	f.mu.Lock()
+	if f.inos == nil {
+		f.inos = map[uint64]time.Time{}
+	}
+	if _, has := f.inos[ino]; !has {
+		f.inos[ino] = time.Now().Add(pause)
+	}
+	f.mu.Unlock()
+	select {
+	case f.signal <- struct{}{}:
+	default:
+	}
+}
+
+// next is an inode that is due, 0 = none, and how long to wait for one.
+func (f *filler) next(now time.Time) (ino uint64, wait time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	wait = time.Hour
+	for i, at := range f.inos {
+		if d := at.Sub(now); d > 0 {
+			wait = min(wait, d)
+			continue
+		}
+		delete(f.inos, i)
+		return i, 0
+	}
+	return 0, wait
+}
+
+// fillBases fetches what edits lack, one file after the other, until ctx ends.
+func (s *Store) fillBases(ctx context.Context) {
+	for _, ino := range s.journal.Inos() {
+		if e, ok := s.journal.Get(ino); ok && e.Draft != nil && e.Draft.Limit > 0 {
+			s.filler.add(ino, 0)
+		}
+	}
+	t := time.NewTimer(time.Hour)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		ino, wait := s.filler.next(time.Now())
+		if ino != 0 {
+			s.fillOne(ctx, ino)
+			continue
+		}
+		t.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-s.filler.signal:
+		case <-t.C:
+		}
+	}
+}
+
+func (s *Store) fillOne(ctx context.Context, ino uint64) {
+	d, err := s.journal.ContinueDraft(ino)
+	if err != nil || d == nil {
+		return // removed, or sent already
+	}
+	defer d.Close()
+	if _, _, size, _ := d.Base(); size == 0 || size > fillMax {
+		return
+	}
+	if s.remote.State().Kind != drive.Online {
+		s.filler.add(ino, fillRetry)
+		return
+	}
+	err = s.fillBase(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
+	switch {
+	case err == nil, ctx.Err() != nil, errors.Is(err, drive.ErrChanged), errors.Is(err, drive.ErrNotFound):
+		// What is lost is settled when the file is to be sent: until then it may
+		// be written in full.
+	default:
+		s.filler.add(ino, fillRetry)
+	}
+}
+
+// fillBase fetches what is missing of the base of a draft. drive.ErrChanged or
+// ErrNotFound when it cannot be had any more.
+func (s *Store) fillBase(ctx context.Context, ino uint64, d *journal.Draft) error {
+	id, content, size, md5 := d.Base()
+	v := chunk.Version{ID: id, Content: content, Size: size, MD5: md5}
+	if e, ok := s.journal.Get(ino); ok {
+		v.Name = e.Place.Name
+	}
+	for _, x := range together(d.Missing(0, d.Size())) {
+		n, err := s.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
+		if err == nil && n < x.End-x.Off {
+			err = drive.ErrChanged
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// Recorded, so that it is not needed again after a restart. Where the file
+	// was written to meanwhile, another commit will tell.
+	st, ok := d.State()
+	if !ok {
+		return nil
+	}
+	return s.tree.Learn(ino, func(e *journal.Entry) bool {
+		if e.Draft == nil || e.Draft.Gen != st.Gen {
+			return false
+		}
+		e.Draft = &st
+		return true
+	})
+}
+
+// drafted is told of drafts that lack their base.
+func (s *Store) drafted(ino uint64) { s.filler.add(ino, fillDelay) }
