@@ -130,8 +130,8 @@ func (tx *Tx) giveWay(c *mirror.Change) {
 			continue
 		}
 		r, known, err := tx.t.mirror.Get(c.Ino)
-		if err != nil || !known || r.Size == e.Draft.Size {
-			continue
+		if err != nil || !known || r.Size == e.Draft.Size || tx.elsewhere(&r) || tx.echo(&r, tx.sentInto(d.Dir)) {
+			continue // ours, or perhaps the same
 		}
 		e = e.Clone()
 		name, err := tx.ConflictName(e)
