@@ -36,7 +36,7 @@ func runAbout(ctx context.Context, p *program, c *config.Config, asJSON bool) er
 		return err
 	}
 	if asJSON {
-		return json.NewEncoder(p.stdout).Encode(a)
+		return json.NewEncoder(p.stdout).Encode(aboutJSON(a))
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "account\t%s, profile %s\n", a.Status, c.Profile)
@@ -55,4 +55,25 @@ func filesText(n int64) string {
 		return "1 file"
 	}
 	return humanize.Comma(n) + " files"
+}
+
+// usageJSON is a kind of content, as `drivefs about --json` prints it.
+type usageJSON struct {
+	Bytes         int64 `json:"bytes"`
+	Count         int64 `json:"count"`
+	BillableBytes int64 `json:"billable_bytes"`
+	BillableCount int64 `json:"billable_count"`
+}
+
+// aboutJSON is what scripts read; names stay, whatever the service's are.
+func aboutJSON(a account.About) any {
+	usage := map[string]usageJSON{}
+	for kind, u := range map[string]drive.UsageEntry{"photo": a.Usage.Photo, "video": a.Usage.Video, "document": a.Usage.Document, "other": a.Usage.Other} {
+		usage[kind] = usageJSON{u.Total.Bytes, u.Total.Count, u.Billable.Bytes, u.Billable.Count}
+	}
+	return map[string]any{
+		"status": a.Status, "terms_of_use": a.TermsOfUse,
+		"quota": map[string]any{"quota": a.Quota.Quota, "available": a.Quota.Available, "last_calculated": a.Quota.LastCalculated},
+		"usage": usage,
+	}
 }

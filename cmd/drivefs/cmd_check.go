@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -25,14 +26,21 @@ func newCheck(p *program) *cobra.Command {
 		Example: "  drivefs check",
 		Args:    takes(0),
 	}
+	var asJSON bool
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend what differs")
 	return accountCommand(p, cmd, 0, func(ctx context.Context, c *config.Config, _ []string) error {
-		return runCheck(ctx, p, c, repair)
+		return runCheck(ctx, p, c, repair, asJSON)
 	})
 }
 
-func runCheck(ctx context.Context, p *program, c *config.Config, repair bool) error {
-	say := func(line string) { fmt.Fprintln(p.stdout, exit.Line(line)) }
+func runCheck(ctx context.Context, p *program, c *config.Config, repair, asJSON bool) error {
+	lines := []string{}
+	say := func(line string) {
+		if lines = append(lines, exit.Line(line)); !asJSON {
+			fmt.Fprintln(p.stdout, exit.Line(line))
+		}
+	}
 	req := control.CheckRequest{Repair: repair}
 	var result control.CheckResult
 	err := error(control.ErrNoMount)
@@ -45,6 +53,13 @@ func runCheck(ctx context.Context, p *program, c *config.Config, repair bool) er
 	switch {
 	case err != nil:
 		return err
+	case asJSON:
+		if err := json.NewEncoder(p.stdout).Encode(map[string]any{"differences": lines, "repaired": repair && len(lines) > 0}); err != nil {
+			return err
+		}
+		if result.Problems == 0 || repair {
+			return nil
+		}
 	case result.Problems == 0:
 		say("no differences")
 		return nil

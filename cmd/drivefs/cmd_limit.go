@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,7 +12,7 @@ import (
 	"github.com/drivefs/drivefs/cmd/drivefs/internal/show"
 )
 
-type limitOptions struct{ pause, resume bool }
+type limitOptions struct{ pause, resume, json bool }
 
 func newLimit(p *program) *cobra.Command {
 	var o limitOptions
@@ -29,10 +30,11 @@ func newLimit(p *program) *cobra.Command {
 		if o.pause && o.resume {
 			return fail(exitUsage, "--pause and --resume exclude each other")
 		}
-		return runLimit(ctx, p, m, limitRequest(c, o))
+		return runLimit(ctx, p, m, limitRequest(c, o), o.json)
 	})
 	cmd.Flags().BoolVar(&o.pause, "pause", false, "send no more contents until --resume, or until the mount ends")
 	cmd.Flags().BoolVar(&o.resume, "resume", false, "go on with the uploads")
+	jsonFlag(cmd, &o.json)
 	for _, name := range []string{"upload-limit", "download-limit"} {
 		cmd.Flags().Lookup(name).DefValue = "" // what is not given stays
 	}
@@ -55,12 +57,15 @@ func limitRequest(c *config.Config, o limitOptions) control.LimitRequest {
 	return req
 }
 
-func runLimit(ctx context.Context, p *program, m *control.Client, req control.LimitRequest) error {
+func runLimit(ctx context.Context, p *program, m *control.Client, req control.LimitRequest, asJSON bool) error {
 	ctx, cancel := context.WithTimeout(ctx, control.Patience)
 	defer cancel()
 	var l control.Limits
 	if err := m.Call(ctx, control.VerbLimit, req, &l, nil); err != nil {
 		return err
+	}
+	if asJSON {
+		return json.NewEncoder(p.stdout).Encode(l)
 	}
 	_, err := fmt.Fprintln(p.stdout, limitsText(l))
 	return err

@@ -155,6 +155,7 @@ func TestSmallVerbs(t *testing.T) {
 		{[]string{"__complete", "mount", "--profile", ""}, "default\nwork\n"},
 		{[]string{"__complete", "mount", "--names", ""}, "insensitive\nexact\n"},
 		{[]string{"about"}, "quota"},
+		{[]string{"about", "--json"}, `"last_calculated":`},
 		{[]string{"trash", "list", "--json"}, "[]"},
 		{nil, "Mounts:"},
 	} {

@@ -21,11 +21,11 @@ import (
 func Open(c *config.Config, stderr io.Writer) (*slog.Logger, func(), error) {
 	w, end := stderr, func() {}
 	if c.LogFile != "" {
-		f, err := os.OpenFile(c.LogFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		f, err := openRotating(c.LogFile)
 		if err != nil {
 			return nil, nil, exit.Fail(exit.Usage, "--log-file: %w", err)
 		}
-		w, end = f, func() { _ = f.Close() }
+		w, end = f, f.close
 	}
 	o := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: exit.MaskAttr}
 	if c.LogFile == "" && os.Getenv("JOURNAL_STREAM") != "" {

@@ -60,8 +60,9 @@ func Start(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("starting in the background: %w", err)
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
 	told := make(chan outcome, 1)
 	go func() {
 		var o outcome
@@ -71,11 +72,20 @@ func Start(ctx context.Context, c *config.Config) error {
 		told <- o
 	}()
 	var o outcome
-	select {
-	case o = <-told:
-	case <-ctx.Done():
-		_ = child.Process.Signal(syscall.SIGTERM)
-		<-told // the pipe ends with the child
+	interrupted := false
+	for waiting := true; waiting; {
+		select {
+		case o = <-told: // the pipe ends with the child
+			waiting = false
+		case <-signals: // each is the child's: the second one leaves its uploads
+			interrupted = true
+			_ = child.Process.Signal(syscall.SIGTERM)
+		case <-ctx.Done():
+			ctx, interrupted = context.WithoutCancel(ctx), true
+			_ = child.Process.Signal(syscall.SIGTERM)
+		}
+	}
+	if interrupted {
 		_ = child.Wait()
 		return exit.Fail(exit.Failed, "interrupted before the mount answered")
 	}
