@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 }
 
 // limit is how long anything may take before a test gives up on it.
-const limit = 90 * time.Second
+const limit = 4 * time.Minute
 
 // world is a home directory, a drive, and a place to mount it.
 type world struct {

@@ -112,6 +112,7 @@ func (m *mount) live(first, second context.Context) error {
 		e := &ending{}
 		select {
 		case ask := <-m.asks:
+			m.draining.Store(true) // looking for who uses it may take a while
 			m.join(e, ask)
 		case <-m.beats: // the service manager's: it is enough to take it
 		case <-m.yields: // nothing to yield: it is mounted
@@ -126,6 +127,7 @@ func (m *mount) live(first, second context.Context) error {
 			return errors.Join(fmt.Errorf("%s: a part of drivefs failed and the mount ends; what was closed is kept", m.mountpoint), m.server.Lazy())
 		}
 		if !e.wanted() {
+			m.draining.Store(false)
 			continue
 		}
 		err := m.end(e, first, second)
