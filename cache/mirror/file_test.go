@@ -238,12 +238,12 @@ func TestDamaged(t *testing.T) {
 	if err := errors.Join(err, m.Close()); err != nil {
 		t.Fatal(err)
 	}
-	// use returns what was met, and how often the file was begun anew.
-	use := func(path string) (error, int) {
+	// use returns how often the file was begun anew, and what was met.
+	use := func(path string) (int, error) {
 		var healed atomic.Int32
 		m, err := Open(Options{Path: path, NoSync: true, Damaged: func(string, error) { healed.Add(1) }})
 		if err != nil {
-			return err, 0
+			return 0, err
 		}
 		errs := m.Check(t.Context())
 		err = m.Dump(io.Discard)
@@ -263,7 +263,7 @@ func TestDamaged(t *testing.T) {
 				t.Errorf("healed while running: %v", e)
 			}
 		}
-		return errors.Join(err, m.Close()), int(healed.Load())
+		return int(healed.Load()), errors.Join(err, m.Close())
 	}
 	r := rand.New(rand.NewPCG(5, 6))
 	damages := map[string]func(f *os.File) error{
@@ -300,7 +300,7 @@ func TestDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		random := strings.HasPrefix(name, "page") || strings.HasPrefix(name, "killed") // may hit a free page
-		err, healed := use(path)
+		healed, err := use(path)
 		if err != nil && !errors.Is(err, ErrDamaged) && !random {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -316,7 +316,7 @@ func TestDamaged(t *testing.T) {
 		if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != healed {
 			t.Errorf("%s: set aside: %q", name, aside)
 		}
-		if err, healed := use(path); err != nil || healed > 0 {
+		if healed, err := use(path); err != nil || healed > 0 {
 			t.Errorf("%s: again, %d times healed: %v", name, healed, err)
 		}
 	}
