@@ -47,7 +47,8 @@ type Options struct {
 	ReadTimeout time.Duration // a read without a byte for so long fails, 0 = 15 s
 	CallTimeout time.Duration // how long a namespace call waits for the drive, 0 = 1 s
 
-	BeforeSync func() // for tests: called before each fsync of mirror and journal; nil = nothing
+	BeforeSync  func()       // for tests: called before each fsync of mirror and journal; nil = nothing
+	BeforeWrite func() error // for tests: called before each write of the journal, which fails with its error; nil = nothing
 
 	Control  string // path of the control socket, for user.drivefs.control
 	Hostname string // in names of conflict copies, "" = os.Hostname
@@ -135,7 +136,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 func (s *Store) openRooms() error {
 	var err error
-	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, MakeRoom: s.makeRoom, BeforeSync: s.o.BeforeSync})
+	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, MakeRoom: s.makeRoom, BeforeSync: s.o.BeforeSync, BeforeWrite: s.o.BeforeWrite})
 	if err != nil {
 		return roomError(err)
 	}

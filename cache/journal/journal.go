@@ -46,12 +46,13 @@ type Options struct {
 	MakeRoom func(bytes int64) bool
 
 	// For tests.
-	BeforeSync func() // called before each fsync, by the goroutine that waits for it; nil = nothing
-	fs         fsys
-	bootID     string
-	proveAfter time.Duration
-	small      int64 // longest content that is not a file; 0 = smallMax, negative = none
-	segment    int64 // bytes of a segment of small contents, and of history before the log is rewritten; 0 = as in use
+	BeforeSync  func()       // called before each fsync, by the goroutine that waits for it; nil = nothing
+	BeforeWrite func() error // called before each write; an error is the write's; nil = nothing
+	fs          fsys
+	bootID      string
+	proveAfter  time.Duration
+	small       int64 // longest content that is not a file; 0 = smallMax, negative = none
+	segment     int64 // bytes of a segment of small contents, and of history before the log is rewritten; 0 = as in use
 }
 
 // Journal is the open journal. All methods are safe for concurrent use.

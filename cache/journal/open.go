@@ -33,8 +33,8 @@ func Open(o Options) (*Journal, error) {
 	if o.fs == nil {
 		o.fs = osFS{}
 	}
-	if o.BeforeSync != nil {
-		o.fs = slowSync{o.fs, o.BeforeSync}
+	if o.BeforeSync != nil || o.BeforeWrite != nil {
+		o.fs = hooked{o.fs, o.BeforeSync, o.BeforeWrite}
 	}
 	if o.proveAfter == 0 {
 		o.proveAfter = proveAfter
