@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -56,5 +57,58 @@ func TestContentNeverVanishesWithItsFolder(t *testing.T) {
 	for p, want := range map[string]string{"/d/edited": "edited here", "/d/new": "new here", "/d/sub/deep": "deep here"} {
 		w.want(w.read(p), want)
 		w.want(w.drive(p), want)
+	}
+}
+
+// A node with several parents, all of them trashed, while it is edited: the
+// edit is shown at once, and arrives.
+func TestEditOfWhatLostAllParents(t *testing.T) {
+	for _, committed := range []bool{false, true} {
+		w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
+		n := w.put("/a/f", "one")
+		b, err := w.other.MkdirAll("/b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.poll()
+		h := w.openAt("/a/f", unix.O_RDWR)
+		if _, err := h.Write(t.Context(), []byte("edited"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if committed {
+			if err := h.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, p := range []string{"/a", "/b"} {
+			if _, err := w.other.Trash(w.id(p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.poll()
+		if _, err := h.Write(t.Context(), []byte("!"), 6); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		h.Release()
+		shown := 0
+		for _, text := range w.snapshot() {
+			if strings.HasPrefix(text, "edited!") {
+				shown++
+			}
+		}
+		if shown == 0 {
+			t.Errorf("committed %v: shown is %v", committed, w.snapshot())
+		}
+		w.flush()
+		w.poll()
+		if !w.has("edited!") {
+			t.Errorf("committed %v: the drive has %v", committed, w.contents())
+		}
 	}
 }

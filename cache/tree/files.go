@@ -510,6 +510,16 @@ func (tx *Tx) content(f *File, st *journal.DraftState) error {
 		// a node that bears it, and is found by it.
 		e.LocalID = uuid.NewString()
 	}
+	if len(e.Place.Parents) == 0 {
+		// All its folders went from the drive; it is shown where it was.
+		e.Place.Parents = slices.Clone(f.place.Load().Parents)
+	}
+	for _, p := range e.Place.Parents {
+		if _, there, err := tx.Inode(p); err == nil && !there {
+			tx.done = append(tx.done, func() { tx.t.moveOut(f.Ino) })
+			break
+		}
+	}
 	tx.settle(e)
 	if early := f.Opened.Created.Add(tx.t.StreamDelay()); f.streamed.Load() && early.Before(e.Due) {
 		e.Due = early // had it been open for longer, its upload would have begun by then
