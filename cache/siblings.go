@@ -76,9 +76,10 @@ func (s *Store) wasRead(ino uint64) {
 		c.ahead = c.ahead[1:]
 	}
 	if want := min(c.read, siblingsAhead); c.read >= siblingsFrom && len(c.ahead) <= want/2 {
+		ctx := c.ctx // the course may be another one when its fetch begins
 		for _, x := range s.siblingsAfter(c, want-len(c.ahead)) {
 			c.ahead = append(c.ahead, x.ino)
-			s.background.Go(func() { s.fetchSibling(c.ctx, x.v) })
+			s.background.Go(func() { s.fetchSibling(ctx, x.v) })
 		}
 	}
 }
