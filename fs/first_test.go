@@ -47,7 +47,7 @@ func TestWaitingLookup(t *testing.T) {
 		w = integration.NewWorld(t, integration.Config{Fill: small(t), Fresh: true})
 		release = make(chan struct{})
 		w.Drive.Hook(func(op drivetest.Op) *drivetest.Fault {
-			if op.Name == "nodes.children" {
+			if op.Name == "nodes.children" || op.Name == "nodes.list" {
 				<-release
 			}
 			return nil
@@ -58,7 +58,7 @@ func TestWaitingLookup(t *testing.T) {
 		w, release := hung(t)
 		p := act(t, "stat-with-alarms", w.Path("a"))
 		p.thread()
-		waitsFor(w, "nodes.children")
+		waitsFor(w, "nodes.list")
 		<-time.After(500 * time.Millisecond)
 		close(release)
 		p.expect("found")
@@ -71,7 +71,7 @@ func TestWaitingLookup(t *testing.T) {
 		defer close(release)
 		p := act(t, "stat-with-int", w.Path("a"))
 		tid := p.thread()
-		waitsFor(w, "nodes.children")
+		waitsFor(w, "nodes.list")
 		start := time.Now()
 		check(w, unix.Tgkill(p.cmd.Process.Pid, tid, syscall.SIGINT))
 		p.expect("interrupted")
@@ -84,7 +84,7 @@ func TestWaitingLookup(t *testing.T) {
 		defer close(release)
 		p := act(t, "stat-with-alarms", w.Path("a"))
 		p.thread()
-		waitsFor(w, "nodes.children")
+		waitsFor(w, "nodes.list")
 		start := time.Now()
 		check(w, p.cmd.Process.Kill())
 		if err := p.cmd.Wait(); err == nil || time.Since(start) > time.Second {

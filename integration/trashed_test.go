@@ -46,7 +46,7 @@ func TestFolderTrashedUnderEdits(t *testing.T) {
 			check("after the flush")
 			m.must("refresh", m.dir)
 			m.here(`grep -q more top/mid/doc; grep -q more top/mid/low/doc; test -f top/mid/low/new -a ! -e top/mid/left`)
-			if out := m.must("status", m.dir); !strings.Contains(out, "doc: its folder was removed on the drive") && !strings.Contains(out, "doc: it was removed on the drive") {
+			if out := m.must("status", m.dir); !strings.Contains(out, "doc: its folder was removed on the drive") && !strings.Contains(out, "doc: it was removed on the drive") && !strings.Contains(out, "doc: its folder went from the drive") {
 				t.Errorf("status does not tell of it: %s", out)
 			}
 			m.unmount()
