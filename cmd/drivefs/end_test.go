@@ -235,11 +235,13 @@ func TestMountAgainWhileUploading(t *testing.T) {
 			t.Errorf("exit code %d", code)
 		}
 		oneLine(t, stderr, strconv.Itoa(os.Getpid()), "has open")
+		// The kernel tells of a close when it has returned: the first mount has
+		// heard of it once it is gone.
 		f.Close()
-		w.mount()
 		if code := p.end(); code != 0 {
 			t.Errorf("the first mount: exit code %d: %s", code, p.stderr())
 		}
+		w.mount()
 		w.must("unmount", w.mountpoint)
 	})
 }
