@@ -23,6 +23,9 @@ const (
 	// fillMax is the largest base, in bytes, that is fetched ahead of the
 	// upload: disks of laptops have room for it.
 	fillMax = 1 << 30
+	// fillPieces is the most gaps that are filled ahead of the upload: more are a
+	// program's that writes all over the file.
+	fillPieces = 4096
 	// fillRetry is the pause after a try that failed.
 	fillRetry = 5 * time.Second
 )
@@ -97,6 +100,9 @@ func (s *Store) fillOne(ctx context.Context, ino uint64) {
 	}
 	defer d.Close()
 	if _, _, size, _ := d.Base(); size == 0 || size > fillMax {
+		return
+	}
+	if len(d.Missing(0, d.Size())) > fillPieces {
 		return
 	}
 	if s.remote.State().Kind != drive.Online {
