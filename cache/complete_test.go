@@ -27,7 +27,7 @@ func TestCompleteAsksForMuchAtOnce(t *testing.T) {
 	if got := w.drive("/big"); !bytes.Equal([]byte(got), base) {
 		t.Error("the drive has something else")
 	}
-	if n := w.srv.Requests()["content.download"]; n > 60 { // of 120 gaps
+	if n := w.srv.Requests()["content.download"]; n > 24 {
 		t.Errorf("%d downloads", n)
 	}
 }
