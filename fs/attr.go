@@ -55,6 +55,17 @@ func (t *tree) attr(out *fuse.Attr, a *cache.Attr) {
 	out.Ctime, out.Ctimensec = clock(a.Ctime)
 }
 
+// kept is how long the kernel keeps attributes; of a file being written not at
+// all. Of two answers under way it keeps the one that it processed first: a
+// reader would see the size with a write that has not returned yet, and then,
+// from what was kept, the one before.
+func kept(a *cache.Attr) time.Duration {
+	if a.Writing {
+		return 0
+	}
+	return cached
+}
+
 // clock splits a time for the kernel; the zero time is the epoch.
 func clock(t time.Time) (sec uint64, nsec uint32) {
 	if t.IsZero() {
@@ -67,7 +78,7 @@ func clock(t time.Time) (sec uint64, nsec uint32) {
 // spelling that is shown: no notification would reach another one.
 func (t *tree) entry(out *fuse.EntryOut, e *cache.Entry, name string) {
 	t.attr(&out.Attr, &e.Attr)
-	out.SetAttrTimeout(cached)
+	out.SetAttrTimeout(kept(&e.Attr))
 	if name == e.Name {
 		out.SetEntryTimeout(cached)
 	}
@@ -76,7 +87,7 @@ func (t *tree) entry(out *fuse.EntryOut, e *cache.Entry, name string) {
 // attrOut fills the answer to GETATTR and SETATTR.
 func (t *tree) attrOut(out *fuse.AttrOut, a *cache.Attr) {
 	t.attr(&out.Attr, a)
-	out.SetTimeout(cached)
+	out.SetTimeout(kept(a))
 }
 
 // statx fills the answer to STATX, which has the one thing more that GETATTR
@@ -84,7 +95,7 @@ func (t *tree) attrOut(out *fuse.AttrOut, a *cache.Attr) {
 func (t *tree) statx(out *fuse.StatxOut, a *cache.Attr) {
 	var plain fuse.Attr
 	t.attr(&plain, a)
-	out.SetTimeout(cached)
+	out.SetTimeout(kept(a))
 	s := &out.Statx
 	s.Mask = unix.STATX_BASIC_STATS
 	s.Blksize = plain.Blksize

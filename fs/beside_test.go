@@ -120,68 +120,16 @@ func TestSizesNeverGoBack(t *testing.T) {
 	says(t, "The size of a file never goes back without a truncate")
 	w := integration.NewWorld(t, integration.Config{})
 	w.Write("f", "x")
-	name := w.Path("f")
-	var written atomic.Int64 // bytes whose write returned
-	written.Store(1)
-	over := make(chan struct{})
-	var lookers sync.WaitGroup
-	look := func(what string, size func() (int64, error)) {
-		lookers.Go(func() {
-			for last := int64(0); ; {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				least := written.Load()
-				got, err := size()
-				if err != nil {
-					t.Errorf("%s: %v", what, err)
-					return
-				}
-				if got < last || got < least {
-					t.Errorf("%s shows %d bytes after %d, with %d written", what, got, last, least)
-					return
-				}
-				last = got
-			}
-		})
-	}
-	held, err := os.Open(name)
-	check(w, err)
-	defer held.Close()
-	byPath := func() (int64, error) {
-		var st unix.Stat_t
-		err := unix.Lstat(name, &st)
-		return st.Size, err
-	}
-	look("stat", byPath)
-	look("stat that asks", func() (int64, error) {
-		var st unix.Statx_t
-		err := unix.Statx(unix.AT_FDCWD, name, unix.AT_STATX_FORCE_SYNC, unix.STATX_SIZE, &st)
-		return int64(st.Size), err
-	})
-	look("fstat", func() (int64, error) {
-		var st unix.Stat_t
-		err := unix.Fstat(int(held.Fd()), &st)
-		return st.Size, err
-	})
-	look("statx of the open file", func() (int64, error) {
-		var st unix.Statx_t
-		err := unix.Statx(int(held.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_SIZE, &st)
-		return int64(st.Size), err
-	})
-	for round := range 400 {
+	ls := lookAtSize(t, w.Path("f"), false)
+	for round := range 160 {
 		flags := os.O_WRONLY
 		if round%2 == 0 {
 			flags = os.O_RDWR
 		}
-		f, err := os.OpenFile(name, flags|os.O_APPEND, 0)
+		f, err := os.OpenFile(w.Path("f"), flags|os.O_APPEND, 0)
 		check(w, err)
 		for range 3 {
-			n, err := f.WriteString("grows")
-			check(w, err)
-			written.Add(int64(n))
+			ls.grow(f)
 		}
 		check(w, f.Close())
 		if round%40 == 39 {
@@ -192,10 +140,119 @@ func TestSizesNeverGoBack(t *testing.T) {
 			break
 		}
 	}
-	close(over)
-	lookers.Wait()
-	if got, err := byPath(); err != nil || got != written.Load() {
-		t.Errorf("%d bytes in the end, want %d, %v", got, written.Load(), err)
+	ls.end()
+}
+
+// TestSizesOfWhatIsWritten is TestSizesNeverGoBack for a file that stays open. A
+// look that was answered late can show a write that has not returned; the next
+// one shows it too.
+func TestSizesOfWhatIsWritten(t *testing.T) {
+	for name, flags := range map[string]int{"write only": os.O_WRONLY, "read and write": os.O_RDWR} {
+		t.Run(name, func(t *testing.T) {
+			w := integration.NewWorld(t, integration.Config{})
+			w.Write("f", "x")
+			f, err := os.OpenFile(w.Path("f"), flags|os.O_APPEND, 0)
+			check(w, err)
+			_, err = f.WriteString("grows")
+			check(w, err)
+			ls := lookAtSize(t, w.Path("f"), true)
+			for range 300 {
+				ls.grow(f)
+			}
+			check(w, f.Close())
+			ls.end()
+		})
+	}
+}
+
+// lookers look at the size of a file from all sides while it grows.
+type lookers struct {
+	t       *testing.T
+	name    string
+	written atomic.Int64 // bytes whose write returned
+	over    chan struct{}
+	sync.WaitGroup
+}
+
+// lookAtSize starts them. strict: what one of them has
+// seen of a write that has not returned yet, it sees again.
+func lookAtSize(t *testing.T, name string, strict bool) *lookers {
+	ls := &lookers{t: t, name: name, over: make(chan struct{})}
+	held, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fi, err := held.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ls.written.Store(fi.Size())
+	t.Cleanup(func() { held.Close() })
+	asked := func(fd int, name string, flags int) func() (int64, error) {
+		return func() (int64, error) {
+			var st unix.Statx_t
+			err := unix.Statx(fd, name, flags|unix.AT_STATX_FORCE_SYNC, unix.STATX_SIZE, &st)
+			return int64(st.Size), err
+		}
+	}
+	for what, size := range map[string]func() (int64, error){
+		"stat":                 ls.byPath,
+		"stat that asks":       asked(unix.AT_FDCWD, name, 0),
+		"statx of an open one": asked(int(held.Fd()), "", unix.AT_EMPTY_PATH),
+		"fstat": func() (int64, error) {
+			var st unix.Stat_t
+			err := unix.Fstat(int(held.Fd()), &st)
+			return st.Size, err
+		},
+	} {
+		ls.Go(func() { ls.look(what, size, strict) })
+	}
+	return ls
+}
+
+func (ls *lookers) byPath() (int64, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(ls.name, &st)
+	return st.Size, err
+}
+
+func (ls *lookers) look(what string, size func() (int64, error), strict bool) {
+	for last := int64(0); ; {
+		select {
+		case <-ls.over:
+			return
+		default:
+		}
+		least := ls.written.Load()
+		got, err := size()
+		if err != nil {
+			ls.t.Errorf("%s: %v", what, err)
+			return
+		}
+		if got < least || strict && got < last {
+			ls.t.Errorf("%s shows %d bytes after %d, with %d written", what, got, last, least)
+			return
+		}
+		last = got
+	}
+}
+
+func (ls *lookers) grow(f *os.File) {
+	ls.t.Helper()
+	n, err := f.WriteString("grows")
+	if err != nil {
+		ls.t.Fatal(err)
+	}
+	ls.written.Add(int64(n))
+}
+
+// end stops them and compares what is there in the end.
+func (ls *lookers) end() {
+	ls.t.Helper()
+	close(ls.over)
+	ls.Wait()
+	if got, err := ls.byPath(); err != nil || got != ls.written.Load() {
+		ls.t.Errorf("%d bytes in the end, want %d, %v", got, ls.written.Load(), err)
 	}
 }
 

@@ -203,6 +203,7 @@ func (d *dir) Create(ctx context.Context, name string, flags, mode uint32, out *
 		return nil, nil, 0, c.errno(err)
 	}
 	d.changed(name)
+	e.Writing = false // nobody else can have asked, and cp looks at once
 	d.t.entry(out, &e, name)
 	fh, open := newHandle(d.t, h)
 	return d.child(ctx, name, &e), fh, open, 0

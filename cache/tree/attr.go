@@ -16,6 +16,7 @@ type Attr struct {
 	Size    int64  // bytes; 0 for folders
 	Mode    uint32 // ModeSet | 0777 bits of its own; 0 = none, the mount's umask decides
 	Nlink   uint32 // folders 1, files their parents, 0 = removed but open
+	Writing bool   // open for writing: the next write moves it
 	Mtime   time.Time
 	Ctime   time.Time
 	Created time.Time

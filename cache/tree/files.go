@@ -49,6 +49,21 @@ func (t *files) pinned(ino uint64) *File {
 	return nil
 }
 
+// shown is the file whose draft the inode shows, as pinned, and whether the
+// version that it shows is open for writing.
+func (t *files) shown(ino, gen uint64) (f *File, writing bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f = t.pins[ino]; f != nil && f.gone.Load() {
+		f = nil
+	}
+	of := f
+	if of == nil {
+		of = t.open[fileKey{ino, gen}]
+	}
+	return f, of != nil && of.writers > 0
+}
+
 // setGone says whether the open file of a version was removed.
 func (t *files) setGone(ino, gen uint64, gone bool) {
 	if f := t.get(ino, gen); f != nil {
@@ -62,7 +77,8 @@ func (t *files) overlay(n *Inode) {
 	if n.Folder {
 		return
 	}
-	f := t.pinned(n.Ino)
+	f, writing := t.shown(n.Ino, n.Gen)
+	n.Writing = writing
 	if f == nil {
 		return
 	}
@@ -74,7 +90,7 @@ func (t *files) overlay(n *Inode) {
 // overlayAll is overlay for the entries of a folder.
 func (t *files) overlayAll(es []Entry) {
 	t.mu.Lock()
-	none := len(t.pins) == 0
+	none := len(t.open) == 0
 	t.mu.Unlock()
 	if none {
 		return
@@ -83,7 +99,9 @@ func (t *files) overlayAll(es []Entry) {
 		if es[i].Folder {
 			continue
 		}
-		if f := t.pinned(es[i].Ino); f != nil {
+		f, writing := t.shown(es[i].Ino, es[i].Gen)
+		es[i].Writing = writing
+		if f != nil {
 			f.overlay(&es[i].Attr)
 		}
 	}
@@ -171,6 +189,7 @@ func (f *File) IsStreamed() bool { return f.streamed.Load() }
 // Attr is what a version without a name shows.
 func (f *File) Attr(nlink uint32) Attr {
 	a := f.Opened
+	a.Writing = f.Written()
 	a.Size = f.Size()
 	a.Nlink = nlink
 	if m := f.mtime.Load(); m != 0 {

@@ -30,13 +30,14 @@ type Inode struct {
 	MD5      string // of that content
 	Draft    bool   // an intent is open that carries content
 	Fresh    bool   // the drive has no node for it yet
+	Writing  bool   // as in Attr
 }
 
 // Attr is what stat shows of it.
 func (n *Inode) Attr() Attr {
 	a := Attr{
 		Ino: n.Ino, Gen: n.Gen, Folder: n.Folder, Size: n.Size, Mode: n.Mode,
-		Mtime: n.Mtime, Ctime: n.Ctime, Created: n.Created, Nlink: 1,
+		Mtime: n.Mtime, Ctime: n.Ctime, Created: n.Created, Nlink: 1, Writing: n.Writing,
 	}
 	if !n.Folder {
 		a.Nlink = uint32(max(1, len(n.Parents)))
