@@ -60,23 +60,47 @@ func (p *patience) spent(d time.Duration) {
 	p.left = max(-p.bound, p.left-d)
 }
 
+// waiter is a caller who may hear the drive's answer to the intent that it is
+// about to make. The zero waiter hears none.
+type waiter struct {
+	*settle.Waiter
+	p     *patience
+	d     time.Duration
+	began time.Time
+}
+
+// expect is called before the intent about ino is made: the drive may have
+// refused it before the call that made it goes on, and what the write-back does
+// then depends on whether somebody will be told. The waiter must be left.
+func (s *Store) expect(ino uint64) waiter {
+	switch s.remote.State().Kind {
+	case drive.Offline, drive.AuthRequired:
+		return waiter{} // nobody will answer: the journal has it
+	}
+	d := s.patience.take()
+	if d < time.Millisecond {
+		return waiter{}
+	}
+	return waiter{Waiter: s.settler.Expect(ino), p: &s.patience, d: d, began: time.Now()}
+}
+
+func (w *waiter) leave() {
+	if w.Waiter != nil {
+		w.Leave()
+	}
+}
+
 // await waits until the intent e is fulfilled, as long as patience lasts. nil:
 // it is, or will be; an error: the drive refused it, and the intent is undone.
 // When ctx ends first the intent stays, and the answer is nil too.
-func (s *Store) await(ctx context.Context, e *journal.Entry) error {
-	switch s.remote.State().Kind {
-	case drive.Offline, drive.AuthRequired:
-		return nil // nobody will answer: the journal has it
-	}
-	d := s.patience.take()
-	start := time.Now()
-	defer func() { s.patience.spent(time.Since(start)) }()
-	if d < time.Millisecond {
+func (w *waiter) await(ctx context.Context, e *journal.Entry) error {
+	if w.Waiter == nil {
 		return nil
 	}
-	wait, cancel := context.WithTimeout(ctx, d)
+	defer func() { w.p.spent(time.Since(w.began)) }()
+	wait, cancel := context.WithTimeout(ctx, w.d)
 	defer cancel()
-	err := s.settler.Wait(wait, e.Ino, e.Rev)
+	err := w.Wait(wait, e.Rev)
 	switch {
 	case err == nil:
 		return nil

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -100,6 +102,35 @@ func TestKilledWhileSending(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A call that waits for the drive's answer hears a refusal that came before it
+// began to wait, and the folder there is not taken for the one made here.
+func TestRefusedBeforeItWaits(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.other.Mkdir("", "LOCK"); err != nil {
+		t.Fatal(err)
+	}
+	ino, err := w.s.mirror.NewIno()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := w.s.expect(ino)
+	defer wait.leave()
+	var e *journal.Entry
+	err = w.s.change(func(tx *tree.Tx) (err error) {
+		e, err = tx.Mkdir(ino, w.s.Root(), "LOCK", "LOCK", 0o755)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.flush()
+	if err := wait.await(t.Context(), e); !errors.Is(err, ErrExist) {
+		t.Error(err)
+	}
+	w.poll()
+	w.want(w.ls("/"), "LOCK")
 }
 
 // Of two machines that make a folder at once, the one that comes second is told,

@@ -39,6 +39,11 @@ func (s *Store) Mkdir(ctx context.Context, dir uint64, name string, mode uint32)
 	if err != nil {
 		return Entry{}, err
 	}
+	var w waiter
+	if !s.isNew(dir) {
+		w = s.expect(ino)
+	}
+	defer w.leave()
 	var e *journal.Entry
 	err = s.change(func(tx *tree.Tx) (err error) {
 		e, err = tx.Mkdir(ino, dir, driveName, shown, mode)
@@ -49,10 +54,8 @@ func (s *Store) Mkdir(ctx context.Context, dir uint64, name string, mode uint32)
 	}
 	s.tree.DirTimes.Touch(dir)
 	s.madeDirs.Touch(ino)
-	if !s.isNew(dir) {
-		if err := s.await(ctx, e); err != nil {
-			return Entry{}, err
-		}
+	if err := w.await(ctx, e); err != nil {
+		return Entry{}, err
 	}
 	return s.entry(ino, dir)
 }
@@ -274,6 +277,12 @@ func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint
 	if err := s.beforeReplace(ctx, odir, oname, ndir, shown); err != nil {
 		return err
 	}
+	src, err := s.present(odir, oname)
+	if err != nil {
+		return err
+	}
+	w := s.expect(src.Ino)
+	defer w.leave()
 	var r tree.Renamed
 	err = s.change(func(tx *tree.Tx) (err error) {
 		r, err = tx.Rename(odir, oname, ndir, driveName, shown, noReplace)
@@ -289,7 +298,7 @@ func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint
 		// replaced could not be brought back: there is nothing to wait for.
 		return nil
 	}
-	return s.await(ctx, r.Entry)
+	return w.await(ctx, r.Entry)
 }
 
 // beforeReplace prepares for what a rename is about to replace: a folder is
@@ -343,6 +352,8 @@ func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (
 	if err := s.known(ctx, dir, name); err != nil {
 		return Entry{}, err
 	}
+	w := s.expect(ino)
+	defer w.leave()
 	var e *journal.Entry
 	err := s.change(func(tx *tree.Tx) (err error) {
 		e, err = tx.Link(ino, dir, name)
@@ -353,7 +364,7 @@ func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (
 	}
 	s.tree.DirTimes.Touch(dir)
 	if e.NodeID != "" && e.Draft == nil {
-		if err := s.await(ctx, e); err != nil {
+		if err := w.await(ctx, e); err != nil {
 			return Entry{}, err
 		}
 	}

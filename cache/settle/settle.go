@@ -100,7 +100,7 @@ type Settler struct {
 	mu      sync.Mutex // guards what follows
 	rnd     *rand.Rand
 	asks    []func(*queue) // for Run's goroutine, in order
-	waiters map[uint64][]*waiter
+	waiters map[uint64][]*Waiter
 	refused map[uint64]refusal
 	active  map[uint64]*task
 	failed  int
@@ -112,18 +112,15 @@ type Settler struct {
 	paused  bool
 }
 
-// waiter is one call of Wait.
-type waiter struct {
-	rev  uint64
-	done chan error // one slot
-}
-
 // refusal is kept for a moment, for a Wait that comes after the Undo.
 type refusal struct {
 	rev  uint64
 	err  error
 	when time.Time
 }
+
+// gone stands for every wish about an inode.
+const gone = ^uint64(0)
 
 const refusalLife = 5 * time.Second
 
@@ -135,7 +132,7 @@ func New(j *journal.Journal, r *drive.Client, h Host, o Options) *Settler {
 		started: time.Now(),
 		signal:  make(chan struct{}, 1),
 		rnd:     rand.New(rand.NewPCG(o.Seed, 0x5e771e)),
-		waiters: map[uint64][]*waiter{},
+		waiters: map[uint64][]*Waiter{},
 		refused: map[uint64]refusal{},
 		active:  map[uint64]*task{},
 		absent:  map[string]absence{},
@@ -159,50 +156,104 @@ func (s *Settler) Kick(ino uint64) {
 	s.tell(func(q *queue) { q.press(ino) })
 }
 
-// Wait returns nil when the wish (ino, rev), or a later one that took its
-// place, is fulfilled; the drive's refusal (drive.ErrNameExists,
-// drive.ErrForbidden, ErrNotEmpty …) when it was undone; ctx's error when it
-// is still pending then. While somebody waits, a refused wish about a name
-// or a place is undone instead of being settled by rule.
-func (s *Settler) Wait(ctx context.Context, ino, rev uint64) error {
-	w := &waiter{rev: rev, done: make(chan error, 1)}
-	s.mu.Lock()
-	s.waiters[ino] = append(s.waiters[ino], w)
-	s.mu.Unlock()
-	defer s.leave(ino, w)
+// Waiter is somebody who waits for what becomes of a wish. Its methods are for
+// one goroutine.
+type Waiter struct {
+	s     *Settler
+	ino   uint64
+	after uint64      // the wish comes after this one
+	rev   uint64      // guarded by s.mu; 0 = the wish is not there yet
+	done  chan answer // one slot
+}
 
-	if !s.j.Peek(ino, func(*journal.Entry) {}) {
-		// It ended before we came; only a refusal is worth telling.
+type answer struct {
+	rev uint64
+	err error
+}
+
+// Expect begins to wait for a wish about ino that the caller is about to put
+// into the journal: the write-back may be done with it before the caller can
+// ask. It must be left.
+func (s *Settler) Expect(ino uint64) *Waiter {
+	after := uint64(0)
+	if e, ok := s.j.Get(ino); ok {
+		after = e.Rev
+	}
+	return s.expect(ino, after)
+}
+
+func (s *Settler) expect(ino, after uint64) *Waiter {
+	w := &Waiter{s: s, ino: ino, after: after, done: make(chan answer, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiters[ino] = append(s.waiters[ino], w)
+	return w
+}
+
+// Wait is Expect for a wish that is in the journal.
+func (s *Settler) Wait(ctx context.Context, ino, rev uint64) error {
+	w := s.expect(ino, 0)
+	defer w.Leave()
+	return w.Wait(ctx, rev)
+}
+
+// Wait returns nil when the wish rev, or a later one that took its place, is
+// fulfilled; the drive's refusal (drive.ErrNameExists, drive.ErrForbidden,
+// ErrNotEmpty …) when it was undone; ctx's error when it is still pending then.
+// While somebody waits, a refused wish about a name is undone instead of
+// settled by a conflict name.
+func (w *Waiter) Wait(ctx context.Context, rev uint64) error {
+	s := w.s
+	s.expected(w, rev)
+	if !s.j.Has(w.ino) {
 		select {
-		case err := <-w.done:
-			return err
+		case a := <-w.done:
+			if a.rev >= rev {
+				return a.err
+			}
 		default:
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if r, ok := s.refused[ino]; ok && r.rev >= rev {
-			return r.err
-		}
-		return nil
+		return s.refusal(w.ino, rev)
 	}
-	s.tell(func(q *queue) { q.look(ino) })
-	select {
-	case err := <-w.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	s.tell(func(q *queue) { q.look(w.ino) })
+	for {
+		select {
+		case a := <-w.done:
+			if a.rev >= rev {
+				return a.err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
-func (s *Settler) leave(ino uint64, w *waiter) {
+func (s *Settler) expected(w *Waiter, rev uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ws := slices.DeleteFunc(s.waiters[ino], func(x *waiter) bool { return x == w })
+	w.rev = rev
+}
+
+// refusal is why a wish that is gone was refused, nil when it was not.
+func (s *Settler) refusal(ino, rev uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.refused[ino]; ok && r.rev >= rev {
+		return r.err
+	}
+	return nil
+}
+
+// Leave ends the waiting.
+func (w *Waiter) Leave() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	ws := slices.DeleteFunc(w.s.waiters[w.ino], func(x *Waiter) bool { return x == w })
 	if len(ws) == 0 {
-		delete(s.waiters, ino)
+		delete(w.s.waiters, w.ino)
 		return
 	}
-	s.waiters[ino] = ws
+	w.s.waiters[w.ino] = ws
 }
 
 // working reports whether a task of ino runs.
@@ -216,7 +267,7 @@ func (s *Settler) working(ino uint64) bool {
 func (s *Settler) awaited(ino, rev uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.waiters[ino], func(w *waiter) bool { return w.rev <= rev })
+	return slices.ContainsFunc(s.waiters[ino], func(w *Waiter) bool { return w.after < rev && w.rev <= rev })
 }
 
 // fulfilled answers those who wait for (ino, rev) or an earlier wish.
@@ -264,17 +315,32 @@ func (s *Settler) vanished(ino uint64) {
 	if r, ok := s.refused[ino]; ok {
 		s.answerLocked(ino, r.rev, r.err)
 	}
-	s.answerLocked(ino, ^uint64(0), nil)
+	s.answerLocked(ino, gone, nil)
 }
 
 func (s *Settler) answerLocked(ino, rev uint64, err error) {
 	for _, w := range s.waiters[ino] {
-		if w.rev <= rev {
-			select {
-			case w.done <- err:
-			default: // answered before
-			}
+		if w.after < rev && w.rev <= rev {
+			w.answerLocked(answer{rev, err})
 		}
+	}
+}
+
+// answerLocked keeps the first answer; of those from before the wish was there,
+// the last.
+func (w *Waiter) answerLocked(a answer) {
+	if w.rev == 0 {
+		if a.rev == gone {
+			return // what is gone is an earlier wish, or Wait finds none
+		}
+		select {
+		case <-w.done:
+		default:
+		}
+	}
+	select {
+	case w.done <- a:
+	default:
 	}
 }
 
