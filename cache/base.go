@@ -8,14 +8,9 @@ import (
 
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
-
-// A file of which a part was changed here needs the rest from the version that
-// the edit began from, its base, and the service gives that only until the file
-// is replaced. So it is fetched soon after the first write, not when the upload
-// begins. Where it is lost all the same, zeros take its place neither on the
-// drive nor here.
 
 const (
 	// fillDelay leaves time to a program that rewrites all of a file.
@@ -30,23 +25,33 @@ const (
 	fillRetry = 5 * time.Second
 )
 
-// filler is the inodes whose base is to be fetched.
+// filler fetches the bases of edits. A file of which a part was changed here
+// needs the rest from the version that the edit began from, its base, and the
+// service gives that only until the file is replaced. So it is fetched soon after
+// the first write, not when the upload begins. Where it is lost all the same,
+// zeros take its place neither on the drive nor here.
 type filler struct {
+	journal *journal.Journal
+	tree    *tree.Tree
+	chunks  *chunk.Cache
+	remote  *drive.Client
+
 	mu     sync.Mutex
-	inos   map[uint64]time.Time // → not before
+	inos   map[uint64]time.Time // whose base is to be fetched → not before; guarded by mu
 	signal chan struct{}        // one slot
+}
+
+func newFiller(j *journal.Journal, t *tree.Tree, c *chunk.Cache, remote *drive.Client) *filler {
+	return &filler{journal: j, tree: t, chunks: c, remote: remote, inos: map[uint64]time.Time{}, signal: make(chan struct{}, 1)}
 }
 
 // add asks for the base of ino, after a pause. It does not block.
 func (f *filler) add(ino uint64, pause time.Duration) {
 	f.mu.Lock()
-	if f.inos == nil {
-		f.inos = map[uint64]time.Time{}
-	}
+	defer f.mu.Unlock()
 	if _, has := f.inos[ino]; !has {
 		f.inos[ino] = time.Now().Add(pause)
 	}
-	f.mu.Unlock()
 	select {
 	case f.signal <- struct{}{}:
 	default:
@@ -69,32 +74,34 @@ func (f *filler) next(now time.Time) (ino uint64, wait time.Duration) {
 	return 0, wait
 }
 
-// fillBases fetches what edits lack, one file after the other, until ctx ends.
-func (s *Store) fillBases(ctx context.Context) {
-	for _, ino := range s.journal.Inos() {
-		if e, ok := s.journal.Get(ino); ok && e.Draft != nil && e.Draft.Limit > 0 {
-			s.filler.add(ino, 0)
+// run fetches what edits lack, one file after the other, until ctx ends.
+func (f *filler) run(ctx context.Context) {
+	for _, ino := range f.journal.Inos() {
+		if e, ok := f.journal.Get(ino); ok && e.Draft != nil && e.Draft.Limit > 0 {
+			f.add(ino, 0)
 		}
 	}
 	t := time.NewTimer(time.Hour)
 	defer t.Stop()
 	for ctx.Err() == nil {
-		ino, wait := s.filler.next(time.Now())
+		ino, wait := f.next(time.Now())
 		if ino != 0 {
-			s.fillOne(ctx, ino)
+			f.fillAhead(ctx, ino)
 			continue
 		}
 		t.Reset(wait)
 		select {
 		case <-ctx.Done():
-		case <-s.filler.signal:
+		case <-f.signal:
 		case <-t.C:
 		}
 	}
 }
 
-func (s *Store) fillOne(ctx context.Context, ino uint64) {
-	d, err := s.journal.ContinueDraft(ino)
+// fillAhead fetches the base of one edit, where that is worth it before the
+// upload.
+func (f *filler) fillAhead(ctx context.Context, ino uint64) {
+	d, err := f.journal.ContinueDraft(ino)
 	if err != nil || d == nil {
 		return // removed, or sent already
 	}
@@ -105,30 +112,30 @@ func (s *Store) fillOne(ctx context.Context, ino uint64) {
 	if len(d.Missing(0, d.Size())) > fillPieces {
 		return
 	}
-	if s.remote.State().Kind != drive.Online {
-		s.filler.add(ino, fillRetry)
+	if f.remote.State().Kind != drive.Online {
+		f.add(ino, fillRetry)
 		return
 	}
-	err = s.fillBase(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
+	err = f.fill(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
 	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, drive.ErrChanged), errors.Is(err, drive.ErrNotFound):
 		// What is lost is settled when the file is to be sent: until then it may
 		// be written in full.
 	default:
-		s.filler.add(ino, fillRetry)
+		f.add(ino, fillRetry)
 	}
 }
 
-// fillBase fetches what is missing of the base of a draft. drive.ErrChanged or
+// fill fetches what is missing of the base of a draft. drive.ErrChanged or
 // ErrNotFound when it cannot be had any more.
-func (s *Store) fillBase(ctx context.Context, ino uint64, d *journal.Draft) error {
+func (f *filler) fill(ctx context.Context, ino uint64, d *journal.Draft) error {
 	id, content, size, md5 := d.Base()
 	v := chunk.Version{ID: id, Content: content, Size: size, MD5: md5}
-	if e, ok := s.journal.Get(ino); ok {
+	if e, ok := f.journal.Get(ino); ok {
 		v.Name = e.Place.Name
 	}
 	for _, x := range together(d.Missing(0, d.Size())) {
-		n, err := s.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
+		n, err := f.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
 		if err == nil && n < x.End-x.Off {
 			err = drive.ErrChanged
 		}
@@ -142,7 +149,7 @@ func (s *Store) fillBase(ctx context.Context, ino uint64, d *journal.Draft) erro
 	if !ok {
 		return nil
 	}
-	return s.tree.Learn(ino, func(e *journal.Entry) bool {
+	return f.tree.Learn(ino, func(e *journal.Entry) bool {
 		if e.Draft == nil || e.Draft.Gen != st.Gen {
 			return false
 		}
@@ -150,6 +157,3 @@ func (s *Store) fillBase(ctx context.Context, ino uint64, d *journal.Draft) erro
 		return true
 	})
 }
-
-// drafted is told of drafts that lack their base.
-func (s *Store) drafted(ino uint64) { s.filler.add(ino, fillDelay) }

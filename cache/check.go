@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -15,7 +17,7 @@ import (
 // CheckLocal holds the Store against itself: the mirror's indexes, the
 // journal's, and that the two name the same things. It needs no network, and
 // nobody waits for it.
-func (s *Store) CheckLocal() []error { return s.checkLocal(s.life) }
+func (s *Store) CheckLocal() []error { return s.checkLocal(s.background.ctx) }
 
 func (s *Store) checkLocal(ctx context.Context) []error {
 	return append(append(s.mirror.Check(ctx), s.journal.Check()...), s.tree.Check()...)
@@ -27,7 +29,7 @@ func (s *Store) checkLocal(ctx context.Context) []error {
 // still to be uploaded is no difference. The count is of differences found.
 func (s *Store) Check(ctx context.Context, repair bool, say func(string)) (int, error) {
 	ctx = drive.WithPriority(ctx, drive.Background)
-	c := checker{s: s, repair: repair, say: say}
+	c := s.checker(repair, say)
 	for _, err := range s.checkLocal(ctx) {
 		c.found++
 		say(err.Error())
@@ -50,16 +52,27 @@ func (s *Store) Check(ctx context.Context, repair bool, say func(string)) (int, 
 	return c.found, nil
 }
 
-// checker compares folders of the mirror with the drive.
+// checker compares folders of the mirror with the drive. It is for one goroutine.
 type checker struct {
-	s      *Store
-	repair bool
-	say    func(string)
-	below  func(dir uint64) // called for the folders in one that was compared
-	found  int              // differences
+	mirror  *mirror.Mirror
+	journal *journal.Journal
+	remote  *drive.Client
+	intake  *intake
+	paths   *paths
+	repair  bool             // take the drive's word
+	say     func(string)     // told of each difference
+	below   func(dir uint64) // called for the folders in one that was compared
+	found   int              // differences
 
 	recs []mirror.Record // of the folder that is compared
 	here map[string]int  // id → index in recs; what the drive told of is not there any more
+}
+
+func (s *Store) checker(repair bool, say func(string)) *checker {
+	return &checker{
+		mirror: s.mirror, journal: s.journal, remote: s.remote, intake: s.intake, paths: &s.paths,
+		repair: repair, say: say, below: func(uint64) {},
+	}
 }
 
 // keptRecs bounds what is kept from one folder to the next.
@@ -73,7 +86,7 @@ func (c *checker) read(dir uint64) error {
 	clear(c.recs)
 	clear(c.here)
 	c.recs = c.recs[:0]
-	return c.s.mirror.List(dir, 0, int(^uint(0)>>1), func(rec *mirror.Record) bool {
+	return c.mirror.List(dir, 0, math.MaxInt, func(rec *mirror.Record) bool {
 		c.here[rec.ID] = len(c.recs)
 		c.recs = append(c.recs, *rec)
 		return true
@@ -82,26 +95,25 @@ func (c *checker) read(dir uint64) error {
 
 func (c *checker) differs(dir uint64, name, what string) {
 	c.found++
-	c.say(fmt.Sprintf("%s: %s", c.s.nameIn(dir, name), what))
+	c.say(fmt.Sprintf("%s: %s", c.paths.in(dir, name), what))
 }
 
 // folder compares one. A listing lags (API §13.1), so what seems to differ is
 // asked for by id.
 func (c *checker) folder(ctx context.Context, dir uint64) error {
-	s := c.s
-	r, ok, err := s.mirror.Get(dir)
+	r, ok, err := c.mirror.Get(dir)
 	if err != nil || !ok || !r.Folder {
 		return err
 	}
 	if err := c.read(dir); err != nil {
 		return err
 	}
-	for n, err := range s.remote.Children(ctx, r.ID, false) {
+	for n, err := range c.remote.Children(ctx, r.ID, false) {
 		if errors.Is(err, drive.ErrNotFound) {
 			return c.folderGone(ctx, &r)
 		}
 		if err != nil {
-			return fmt.Errorf("listing %s: %w", s.PathOf(dir), err)
+			return fmt.Errorf("listing %s: %w", c.paths.of(dir), err)
 		}
 		if !n.Live() {
 			continue
@@ -112,23 +124,23 @@ func (c *checker) folder(ctx context.Context, dir uint64) error {
 			rec = c.recs[i]
 			delete(c.here, n.ID)
 		}
-		if s.wished(n.ID) {
+		if c.pending(n.ID) {
 			continue
 		}
-		if s.difference(&rec, known, &n, &r) != "" {
+		if c.difference(&rec, known, &n, &r) != "" {
 			if err := c.asked(ctx, dir, &r, n.ID, n.Name); err != nil {
 				return err
 			}
 		}
 		if n.Kind == drive.Folder {
-			if ino, ok := s.mirror.Ino(n.ID); ok {
+			if ino, ok := c.mirror.Ino(n.ID); ok {
 				c.below(ino)
 			}
 		}
 	}
 	// One listing does not prove that a node is gone.
 	for id, i := range c.here {
-		if s.wished(id) {
+		if c.pending(id) {
 			continue
 		}
 		if err := c.asked(ctx, dir, &r, id, c.recs[i].Shown); err != nil {
@@ -140,10 +152,10 @@ func (c *checker) folder(ctx context.Context, dir uint64) error {
 
 // folderGone: the drive does not know a folder that the mirror shows.
 func (c *checker) folderGone(ctx context.Context, r *mirror.Record) error {
-	if r.Ino == c.s.mirror.Root().Ino || len(r.Parents) == 0 {
+	if r.Ino == c.mirror.Root().Ino || len(r.Parents) == 0 {
 		return nil
 	}
-	up, ok, err := c.s.mirror.Get(r.Parents[0])
+	up, ok, err := c.mirror.Get(r.Parents[0])
 	if err != nil || !ok {
 		return err
 	}
@@ -153,20 +165,19 @@ func (c *checker) folderGone(ctx context.Context, r *mirror.Record) error {
 // asked compares one node with what the drive says of it by id; dir is where
 // mirror or listing have it.
 func (c *checker) asked(ctx context.Context, dir uint64, r *mirror.Record, id, name string) error {
-	s := c.s
 	var n drive.Node
 	var rec mirror.Record
 	var known, gone bool
 	for tries := 0; ; tries++ {
-		before, was, err := s.mirror.ByID(id)
+		before, was, err := c.mirror.ByID(id)
 		if err != nil {
 			return err
 		}
-		n, err = s.remote.Get(ctx, id)
+		n, err = c.remote.Get(ctx, id)
 		if gone = errors.Is(err, drive.ErrNotFound); err != nil && !gone {
 			return err
 		}
-		if rec, known, err = s.mirror.ByID(id); err != nil {
+		if rec, known, err = c.mirror.ByID(id); err != nil {
 			return err
 		}
 		if known == was && rec.Version == before.Version {
@@ -183,16 +194,16 @@ func (c *checker) asked(ctx context.Context, dir uint64, r *mirror.Record, id, n
 	case gone && shown:
 		c.differs(dir, name, "is in the mirror and not on the drive")
 		if c.repair {
-			return host{s}.Gone(id, 0)
+			return c.intake.gone(id, 0)
 		}
-	case gone, s.wished(id):
+	case gone, c.pending(id):
 	case !n.Live() || !slices.Contains(n.Parents, r.ID):
 		if shown {
 			c.differs(dir, name, "is in the mirror and not there on the drive")
 			return c.believe(n, &rec, known)
 		}
 	default:
-		if what := s.difference(&rec, known, &n, r); what != "" {
+		if what := c.difference(&rec, known, &n, r); what != "" {
 			c.differs(dir, n.Name, what)
 			return c.believe(n, &rec, known)
 		}
@@ -209,78 +220,62 @@ func (c *checker) believe(n drive.Node, rec *mirror.Record, known bool) error {
 	if known {
 		against = rec.Version
 	}
-	cs, err := c.s.mirror.Believe(n, against)
+	cs, err := c.mirror.Believe(n, against)
 	if err != nil {
 		return err
 	}
-	c.s.changed(cs)
+	c.intake.answered(cs)
 	return nil
 }
 
 // difference says how the mirror's record of a live node is wrong, "" when it
 // is not. What the drive left out is no difference. in is the folder in which
 // it was found.
-func (s *Store) difference(c *mirror.Record, known bool, n *drive.Node, in *mirror.Record) string {
+func (c *checker) difference(rec *mirror.Record, known bool, n *drive.Node, in *mirror.Record) string {
 	switch {
 	case !known:
 		return "is on the drive and not in the mirror"
-	case n.Version != 0 && c.Version > n.Version:
-		return fmt.Sprintf("is of version %d in the mirror and %d on the drive", c.Version, n.Version)
-	case c.Folder != (n.Kind == drive.Folder):
+	case n.Version != 0 && rec.Version > n.Version:
+		return fmt.Sprintf("is of version %d in the mirror and %d on the drive", rec.Version, n.Version)
+	case rec.Folder != (n.Kind == drive.Folder):
 		return "is a file on one side and a folder on the other"
-	case c.Name != n.Name:
-		return fmt.Sprintf("is called %q in the mirror", c.Name)
-	case n.Content != nil && (c.Size != n.Content.Size || c.MD5 != strings.ToLower(n.Content.MD5) || c.Content != n.Content.Version):
+	case rec.Name != n.Name:
+		return fmt.Sprintf("is called %q in the mirror", rec.Name)
+	case n.Content != nil && (rec.Size != n.Content.Size || rec.MD5 != strings.ToLower(n.Content.MD5) || rec.Content != n.Content.Version):
 		return "has other content in the mirror"
-	case !s.sameParents(c, n.Parents, in):
+	case !c.sameParents(rec, n.Parents, in):
 		return "is in other folders in the mirror"
-	case c.Version == n.Version && (otherTime(c.Created, n.Created) || otherTime(c.Modified, n.Modified)):
+	case rec.Version == n.Version && (otherTime(rec.Created, n.Created) || otherTime(rec.Modified, n.Modified)):
 		return "has other times in the mirror"
 	}
 	return ""
 }
 
 // sameParents compares folders, but for those that the mirror does not show.
-func (s *Store) sameParents(c *mirror.Record, ids []string, in *mirror.Record) bool {
-	if len(ids) == 0 || len(ids) == 1 && ids[0] == in.ID && slices.Equal(c.Parents, []uint64{in.Ino}) {
+func (c *checker) sameParents(rec *mirror.Record, ids []string, in *mirror.Record) bool {
+	if len(ids) == 0 || len(ids) == 1 && ids[0] == in.ID && slices.Equal(rec.Parents, []uint64{in.Ino}) {
 		return true
 	}
 	found := 0
 	for _, id := range ids {
-		p, ok, err := s.mirror.ByID(id)
+		p, ok, err := c.mirror.ByID(id)
 		switch {
 		case err != nil || !ok || !p.Folder:
-		case slices.Contains(c.Parents, p.Ino):
+		case slices.Contains(rec.Parents, p.Ino):
 			found++
-		case !c.Folder || len(ids) == 1:
+		case !rec.Folder || len(ids) == 1:
 			return false // a folder is not shown inside itself
 		}
 	}
-	return found == len(c.Parents)
+	return found == len(rec.Parents)
 }
 
 func otherTime(have, told time.Time) bool {
 	return !told.IsZero() && !have.Equal(told.Truncate(time.Millisecond))
 }
 
-// wished tells whether the node has an open wish: then mirror and drive may
-// differ.
-func (s *Store) wished(id string) bool {
-	_, ok := s.journal.ByNode(id)
+// pending tells whether the node has an entry: then mirror and drive may differ.
+func (c *checker) pending(id string) bool {
+	_, ok := c.journal.ByNode(id)
 	return ok
-}
-
-func (s *Store) nameIn(dir uint64, name string) string {
-	p := s.PathOf(dir)
-	if p == "/" {
-		p = ""
-	}
-	return p + "/" + name
-}
-
-// ownContent tells the mirror that bytes it hears of are the ones an upload
-// of ours has just sent.
-func (s *Store) ownContent(id string, size int64, md5 string) bool {
-	e, ok := s.journal.ByNode(id)
-	return ok && e.Sent != nil && e.Sent.Size == size && e.Sent.MD5 == md5
 }

@@ -15,7 +15,7 @@ import (
 // sent, and what becomes of it after.
 
 func (h host) Complete(ctx context.Context, ino uint64, d *journal.Draft) error {
-	return h.s.fillBase(drive.WithPriority(ctx, drive.Uploading), ino, d)
+	return h.s.filler.fill(drive.WithPriority(ctx, drive.Uploading), ino, d)
 }
 
 // nearby is how many bytes cost less than another request for those behind

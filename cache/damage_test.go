@@ -125,7 +125,7 @@ func TestDamagedInUse(t *testing.T) {
 		numbers[p] = e.Ino
 	}
 	var poked atomic.Int32
-	w.s.OnActivity(func() { poked.Add(1) })
+	w.s.Feed().OnActivity(func() { poked.Add(1) })
 	// The pages of all records, in the file under the map.
 	path := filepath.Join(w.o.StateDir, "mirror.db")
 	b, err := os.ReadFile(path)

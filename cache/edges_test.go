@@ -61,7 +61,7 @@ func TestPartOfPurged(t *testing.T) {
 		}
 	}
 	w.poll()
-	failed, err := w.s.Flush(t.Context())
+	failed, err := w.s.Queue().Flush(t.Context())
 	t.Log(failed, err, w.paths(), w.ls("/"))
 	if len(failed) > 0 {
 		t.Error("it stays for ever")

@@ -154,7 +154,7 @@ func (h *Handle) readRemote(ctx context.Context, r *chunk.Reader, off int64, n i
 	case err == nil:
 		h.vain.Store(nil)
 		if size := h.f.Opened.Size; size <= siblingSize && h.got.Add(int64(v.Len())) == size {
-			h.s.wasRead(h.f.Ino)
+			h.s.siblings.wasRead(h.f.Ino)
 		}
 		return v, nil
 	case ctx.Err() != nil:
@@ -291,15 +291,19 @@ func (h *Handle) Release() {
 		h.s.log.Error("a file could not be put into the journal when it was closed", "inode", h.f.Ino, "err", err)
 		h.s.events.add("close", h.s.PathOf(h.f.Ino), err.Error())
 	}
-	h.reader.Lock()
-	if h.reader.r != nil {
-		h.reader.r.Close()
-		h.reader.r = nil
-	}
-	h.reader.Unlock()
+	h.closeReader()
 	h.f.Release(h.flags)
 	if h.writable && h.f.IsStreamed() && !h.f.Written() {
 		h.s.settler.Written(h.f.Ino)
+	}
+}
+
+func (h *Handle) closeReader() {
+	h.reader.Lock()
+	defer h.reader.Unlock()
+	if h.reader.r != nil {
+		h.reader.r.Close()
+		h.reader.r = nil
 	}
 }
 

@@ -1,5 +1,7 @@
 package cache
 
+import "context"
+
 // mirrorBegunAnew is told that the mirror was damaged and knows nothing but
 // numbers now. Open lays the wishes over it; when it happened in use, that is
 // done here, and the feed is asked for everything soon.
@@ -8,11 +10,11 @@ func (s *Store) mirrorBegunAnew(aside string, err error) {
 	if s.mirror == nil {
 		return
 	}
-	s.background.Go(func() {
+	s.background.run(func(context.Context) {
 		if err := s.tree.BindAgain(); err != nil {
 			s.log.Warn("binding what is pending to its nodes again", "err", err)
 		}
-		if fn := s.activity.Load(); fn != nil {
+		if fn := s.intake.activity.Load(); fn != nil {
 			(*fn)()
 		}
 	})

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"math"
 
@@ -101,8 +102,8 @@ func (h host) Answered(ino uint64, n drive.Node) error {
 	if err != nil {
 		return err
 	}
-	h.s.learnOwner()
-	h.s.changed(changes)
+	h.s.props.keepOwner()
+	h.s.intake.answered(changes)
 	if known && before != ino && n.Kind == drive.Folder {
 		// A folder that was made elsewhere first is ours now, with what is in it.
 		var es []Effect
@@ -126,23 +127,9 @@ func (h host) newContent(ino uint64, n drive.Node) bool {
 	return e.Sent == nil || e.Sent.Size != n.Content.Size || e.Sent.MD5 != n.Content.MD5
 }
 
-func (h host) Foreign(n drive.Node) error {
-	changes, err := h.s.mirror.Answer(n, false, 0)
-	if err != nil {
-		return err
-	}
-	h.s.changed(changes)
-	return nil
-}
+func (h host) Foreign(n drive.Node) error { return h.s.intake.node(n) }
 
-func (h host) Gone(nodeID string, version int64) error {
-	changes, err := h.s.mirror.Gone(nodeID, version)
-	if err != nil {
-		return err
-	}
-	h.s.changed(changes)
-	return nil
-}
+func (h host) Gone(nodeID string, version int64) error { return h.s.intake.gone(nodeID, version) }
 
 func (h host) Done(ino, rev uint64) (bool, error) {
 	s := h.s
@@ -157,8 +144,8 @@ func (h host) Done(ino, rev uint64) (bool, error) {
 // noteFolder tells the entries in a folder made here which node it has become.
 // It returns at once.
 func (s *Store) noteFolder(dir uint64, id string) {
-	s.background.Go(func() {
-		for s.life.Err() == nil {
+	s.background.run(func(ctx context.Context) {
+		for ctx.Err() == nil {
 			more, err := s.tree.NoteFolder(dir, id)
 			if err != nil {
 				s.log.Warn("noting the folder of local changes", "inode", dir, "err", err)
@@ -207,7 +194,7 @@ func (h host) Notice(ino uint64, what string) {
 }
 
 func (h host) Undo(ino, rev uint64, why error) (bool, error) {
-	p := h.s.intentPath(ino)
+	p := h.s.paths.wanted(ino)
 	done, err := h.s.tree.Undo(ino, rev)
 	if !done {
 		return false, err

@@ -4,28 +4,55 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/recent"
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
-// listBound is how long a call waits for a folder that was never told to be
-// listed, and how long a listing may go without news: below the 20 s after
-// which a waiting call stops a suspend (fuse-recipes §5.3).
-const listBound = 15 * time.Second
+const (
+	// listBound is how long a call waits for a folder that was never told to be
+	// listed, and how long a listing may go without an answer: below the 20 s after
+	// which a waiting call stops a suspend (fuse-recipes §5.3).
+	listBound = 15 * time.Second
+	// nameBound is how long a name is asked for before its folder is listed.
+	nameBound = time.Second
+	// namesAsked bounds the names asked for one by one in a folder: who wants more
+	// of it is better served by its listing.
+	namesAsked = 4
+	// maxStale bounds the calls that make up for a lagging listing.
+	maxStale = 32
+)
 
-// flight lets callers who want the same folder listed share one listing.
-type flight struct {
-	mu sync.Mutex
-	m  map[uint64]*listingCall
+// lister asks the drive for what a call wants to know of a folder and the
+// mirror lacks: its names until the first sync has told them all, and the
+// properties of our own nodes in it. Callers who want the same folder share one
+// listing, which goes on when they stop waiting.
+type lister struct {
+	mirror     *mirror.Mirror
+	tree       *tree.Tree
+	journal    *journal.Journal
+	remote     *drive.Client
+	props      *properties
+	intake     *intake
+	background *background
+	propsBound time.Duration // how long a call waits for properties
+	log        *slog.Logger
+
+	mu    sync.Mutex
+	calls map[uint64]*listing     // by folder; guarded by mu
+	asked recent.Map[uint64, int] // folder → names asked for one by one; guarded by mu
 }
 
-type listingCall struct {
+// listing is one that is under way.
+type listing struct {
 	done chan struct{}
 	err  error // valid once done is closed
 
@@ -33,14 +60,14 @@ type listingCall struct {
 	more chan struct{} // closed when more is known than when it was asked for
 }
 
-// news gives a channel that is closed when the next piece is applied.
-func (c *listingCall) news() <-chan struct{} {
+// next gives a channel that is closed when the next piece is shown.
+func (c *listing) next() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.more
 }
 
-func (c *listingCall) wake() {
+func (c *listing) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.more)
@@ -48,61 +75,60 @@ func (c *listingCall) wake() {
 }
 
 // wake lets all who wait look again: the feed has told everything.
-func (f *flight) wake() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.m {
+func (l *lister) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.calls {
 		c.wake()
 	}
 }
 
-// known makes sure that the view can answer for name in dir: it does when the
+// knowName makes sure that the tree can answer for name in dir: it does when the
 // folder was told completely, or as soon as the name is known.
-func (s *Store) known(ctx context.Context, dir uint64, name string) error {
+func (l *lister) knowName(ctx context.Context, dir uint64, name string) error {
 	there := func() (ok bool, err error) {
-		s.tree.Read(func(v tree.View) { _, _, ok, err = v.Lookup(dir, name) })
+		l.tree.Read(func(v tree.View) { _, _, ok, err = v.Lookup(dir, name) })
 		return ok, err
 	}
-	if !s.mirror.Listed(dir) {
+	if !l.mirror.Listed(dir) {
 		if ok, err := there(); ok || err != nil {
 			return err
 		}
-		s.askName(ctx, dir, name)
+		l.askName(ctx, dir, name)
 	}
-	return s.toldOf(ctx, dir, there)
+	return l.wait(ctx, dir, there)
 }
 
-// listed makes sure that the view knows all of dir, by listing it once while
-// the first feed has not told everything yet. A caller that stops waiting
-// does not stop the listing.
-func (s *Store) listed(ctx context.Context, dir uint64) error {
-	return s.toldOf(ctx, dir, func() (bool, error) { return false, nil })
+// knowAll makes sure that the tree knows all of dir, by listing it once while
+// the first feed has not told everything yet.
+func (l *lister) knowAll(ctx context.Context, dir uint64) error {
+	return l.wait(ctx, dir, func() (bool, error) { return false, nil })
 }
 
-// toldOf waits until dir is told completely, or until enough says so, for
+// wait returns when dir is told completely, or when enough says so, after
 // listBound at most: a very large folder goes on being listed meanwhile, and
 // the next call finds more of it.
-func (s *Store) toldOf(ctx context.Context, dir uint64, enough func() (bool, error)) error {
+func (l *lister) wait(ctx context.Context, dir uint64, enough func() (bool, error)) error {
 	var bound *time.Timer
-	var c *listingCall
+	var c *listing
 	for {
-		if s.mirror.Listed(dir) {
+		if l.mirror.Listed(dir) {
 			return nil
 		}
 		if ok, err := enough(); ok || err != nil {
 			return err
 		}
-		r, ok, err := s.mirror.Get(dir)
+		r, ok, err := l.mirror.Get(dir)
 		if err != nil {
 			return err
 		}
 		if !ok || !r.Folder {
-			return nil // local alone, or no folder: the view knows all there is
+			return nil // local alone, or no folder: the tree knows all there is
 		}
 		if c == nil {
-			c = s.startListing(dir, r.ID)
+			c = l.start(dir, r.ID)
 		}
-		more := c.news()
+		more := c.next()
 		// What came before that channel was made did not close it.
 		if ok, err := enough(); ok || err != nil {
 			return err
@@ -123,83 +149,227 @@ func (s *Store) toldOf(ctx context.Context, dir uint64, enough func() (bool, err
 	}
 }
 
-// startListing lists a folder in the background, or joins the listing that is
-// under way.
-func (s *Store) startListing(dir uint64, id string) *listingCall {
-	s.listing.mu.Lock()
-	defer s.listing.mu.Unlock()
-	if s.listing.m == nil {
-		s.listing.m = map[uint64]*listingCall{}
-	}
-	c := s.listing.m[dir]
+// start lists a folder in the background, or joins the listing that is under
+// way.
+func (l *lister) start(dir uint64, id string) *listing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.calls[dir]
 	if c == nil {
-		c = &listingCall{done: make(chan struct{}), more: make(chan struct{})}
-		s.listing.m[dir] = c
-		s.background.Go(func() {
-			c.err = s.list(dir, id, c.wake)
-			s.listing.mu.Lock()
-			delete(s.listing.m, dir)
-			s.listing.mu.Unlock()
-			close(c.done)
+		c = &listing{done: make(chan struct{}), more: make(chan struct{})}
+		if l.calls == nil {
+			l.calls = map[uint64]*listing{}
+		}
+		l.calls[dir] = c
+		l.background.run(func(ctx context.Context) {
+			defer close(c.done)
+			c.err = l.list(ctx, dir, id, c.wake)
+			l.ended(dir)
 		})
 	}
 	return c
 }
 
-// list asks the drive for all children of a folder and gives them to the
-// mirror, piece by piece; more is called after each.
-func (s *Store) list(dir uint64, id string, more func()) error {
-	ctx := newIdleContext(s.life, listBound)
-	defer ctx.end()
-	asked, _ := s.propsAsked.look(dir)
-	piece := mirror.ListingPiece
-	if !s.mirror.Complete() {
+func (l *lister) ended(dir uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.calls, dir)
+}
+
+// list asks the drive for all children of a folder and takes them piece by
+// piece; more is called after each.
+func (l *lister) list(ctx context.Context, dir uint64, id string, more func()) error {
+	idle := newIdleContext(ctx, listBound)
+	defer idle.end()
+	look, _ := l.props.look(dir)
+	size := mirror.ListingPiece
+	if !l.mirror.Complete() {
 		// Nothing is synced yet, so pages cost little, and a name on the
 		// first of them may be all that is waited for.
-		piece = 200
+		size = 200
 	}
 	var nodes []drive.Node
-	for n, err := range s.remote.Children(ctx, id, true) {
+	for n, err := range l.remote.Children(idle, id, true) {
 		switch {
 		case errors.Is(err, drive.ErrNotFound):
 			return ErrNotExist
 		case err != nil:
-			return ctx.why(err)
+			return idle.why(err)
 		}
-		ctx.progress()
-		if nodes = append(nodes, n); len(nodes) == piece {
-			if err := s.listPiece(dir, nodes, false); err != nil {
+		idle.progress()
+		if nodes = append(nodes, n); len(nodes) == size {
+			if err := l.intake.children(dir, nodes, false); err != nil {
 				return err
 			}
 			nodes = nodes[:0]
 			more()
 		}
 	}
-	if err := s.listPiece(dir, nodes, true); err != nil {
+	if err := l.intake.children(dir, nodes, true); err != nil {
 		return err
 	}
-	ctx.progress()
-	if err := s.askStragglers(ctx, dir); err != nil {
-		return ctx.why(err)
+	idle.progress()
+	if err := l.askStale(idle, dir); err != nil {
+		return idle.why(err)
 	}
-	owner := s.owner()
-	lacks, err := s.childLacksProps(dir, owner)
+	owner := l.remote.Owner()
+	lacks, err := l.props.childLacks(dir, owner)
 	// Without an owner name none of what was told is ours.
-	s.propsAsked.note(asked, owner == "" || err == nil && !lacks, propsLag)
+	l.props.note(look, owner == "" || err == nil && !lacks, propsLag)
 	return nil
 }
 
-func (s *Store) listPiece(dir uint64, nodes []drive.Node, last bool) error {
-	s.recognise(nodes)
-	cs, err := s.mirror.Listing(dir, nodes, last)
-	if errors.Is(err, mirror.ErrUnknown) {
-		return ErrNotExist // it went while it was listed
+// lookForChildren asks the drive for what is in a folder that the mirror may not
+// have heard of yet. No answer before ctx ends is none that matters: the
+// write-back looks again before anything goes to the trash, but a person wants to
+// know now.
+func (l *lister) lookForChildren(ctx context.Context, dir uint64, id string) error {
+	var nodes []drive.Node
+	for n, err := range l.remote.Children(ctx, id, true) {
+		if err != nil {
+			return nil
+		}
+		nodes = append(nodes, n)
 	}
+	if len(nodes) == 0 {
+		return nil
+	}
+	return l.intake.children(dir, nodes, true)
+}
+
+// askStale asks for the nodes one by one whose properties a listing did
+// not tell because it was older than they are (API §13.1): by id the service
+// does not lag.
+func (l *lister) askStale(ctx context.Context, dir uint64) error {
+	owner := l.remote.Owner()
+	if owner == "" {
+		return nil
+	}
+	var ids []string
+	err := l.mirror.List(dir, 0, math.MaxInt, func(r *mirror.Record) bool {
+		if l.props.lacks(r, owner) {
+			ids = append(ids, r.ID)
+		}
+		return len(ids) < maxStale
+	})
+	for _, id := range ids {
+		n, gerr := l.remote.GetWithProperties(ctx, id)
+		switch {
+		case errors.Is(gerr, drive.ErrNotFound):
+			continue // the feed will tell
+		case gerr != nil:
+			return gerr
+		}
+		if err := l.intake.node(n); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// askName asks the drive for one name of a folder that is not known completely,
+// so that a path costs a call for each of its names and not the listings of large
+// folders. What it does not find, a listing may: the drive's answer may lag, and
+// a name may be shown otherwise than the drive has it.
+func (l *lister) askName(ctx context.Context, dir uint64, name string) {
+	if !l.mayAskName(dir) {
+		return
+	}
+	r, ok, err := l.mirror.Get(dir)
+	if err != nil || !ok || !r.Folder {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, nameBound)
+	defer cancel()
+	nodes, err := l.remote.Find(ctx, r.ID, name)
+	if err != nil || len(nodes) == 0 {
+		return // the listing tells why
+	}
+	changes, err := l.mirror.Listing(dir, nodes, false)
 	if err != nil {
-		return err
+		l.log.Debug("a node found by its name", "inode", dir, "err", err)
+		return
 	}
-	s.changedBy(dir, cs)
-	return nil
+	l.intake.answered(changes)
+}
+
+func (l *lister) mayAskName(dir uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, _ := l.asked.Get(dir)
+	l.asked.Put(dir, n+1)
+	return n < namesAsked
+}
+
+// knowProps makes sure that the properties of our own nodes in dir are
+// known, as far as the drive tells within propsBound; past it the answer
+// goes without them, and they are pushed to the kernel when they come.
+func (l *lister) knowProps(ctx context.Context, dir uint64) {
+	look, ask := l.props.look(dir)
+	if !ask {
+		return
+	}
+	bound, cancel := context.WithTimeout(ctx, l.propsBound)
+	defer cancel()
+	for range 2 { // the first answer may tell that we have an owner name
+		owner := l.remote.Owner()
+		if lacks, err := l.props.childLacks(dir, owner); err != nil {
+			return
+		} else if !lacks {
+			l.props.note(look, true, 0)
+			return
+		}
+		r, ok, err := l.mirror.Get(dir)
+		if err != nil || !ok || unreachable(l.remote) {
+			return
+		}
+		c := l.start(dir, r.ID)
+		select {
+		case <-c.done:
+		case <-bound.Done():
+			if ctx.Err() == nil {
+				l.props.note(look, false, propsRetry)
+			}
+			return
+		}
+		if c.err != nil {
+			l.props.note(look, false, propsRetry)
+			return
+		}
+		if owner == l.remote.Owner() {
+			return // the listing noted how far it told
+		}
+	}
+}
+
+// unreachable tells whether it is known that the drive will not answer.
+func unreachable(remote *drive.Client) bool {
+	kind := remote.State().Kind
+	return kind == drive.Offline || kind == drive.AuthRequired
+}
+
+// knowPropsOfName is knowProps for the folder of one node that is looked up by
+// name.
+func (l *lister) knowPropsOfName(ctx context.Context, dir uint64, name string) {
+	if _, ask := l.props.look(dir); !ask {
+		return
+	}
+	// What has a local change shows that, and needs nothing from the drive.
+	if r, _, ok, err := l.mirror.Lookup(dir, name); err == nil && ok && !l.journal.Has(r.Ino) && l.props.lacks(&r, l.remote.Owner()) {
+		l.knowProps(ctx, dir)
+	}
+}
+
+// knowPropsOf is knowProps for the folder of the node ino, which the kernel
+// asks for, or wants to change, without looking it up.
+func (l *lister) knowPropsOf(ctx context.Context, ino uint64) {
+	if l.journal.Has(ino) {
+		return
+	}
+	r, ok, err := l.mirror.Get(ino)
+	if err == nil && ok && len(r.Parents) > 0 && l.props.lacks(&r, l.remote.Owner()) {
+		l.knowProps(ctx, r.Parents[0])
+	}
 }
 
 // idleContext ends when nothing happened for some time. Its deadline is that
@@ -245,39 +415,6 @@ func (c *idleContext) end() {
 func (c *idleContext) why(err error) error {
 	if err != nil && c.expired.Load() {
 		return fmt.Errorf("%w: %v", context.DeadlineExceeded, err)
-	}
-	return err
-}
-
-// maxStragglers bounds the calls that make up for a lagging listing.
-const maxStragglers = 32
-
-// askStragglers asks for the nodes one by one whose properties a listing did
-// not tell because it was older than they are (API §13.1): by id the service
-// does not lag.
-func (s *Store) askStragglers(ctx context.Context, dir uint64) error {
-	owner := s.owner()
-	if owner == "" {
-		return nil
-	}
-	var ids []string
-	err := s.mirror.List(dir, 0, math.MaxInt, func(r *mirror.Record) bool {
-		if s.lacksProps(r, owner) {
-			ids = append(ids, r.ID)
-		}
-		return len(ids) < maxStragglers
-	})
-	for _, id := range ids {
-		n, gerr := s.remote.GetWithProperties(ctx, id)
-		switch {
-		case errors.Is(gerr, drive.ErrNotFound):
-			continue // the feed will tell
-		case gerr != nil:
-			return gerr
-		}
-		if err := (host{s}).Foreign(n); err != nil {
-			return err
-		}
 	}
 	return err
 }

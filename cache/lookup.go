@@ -2,8 +2,6 @@ package cache
 
 import (
 	"context"
-	"iter"
-	"strings"
 
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
@@ -30,8 +28,8 @@ func (s *Store) inode(ino uint64) (n tree.Inode, ok bool, err error) {
 	return n, ok, err
 }
 
-// props are the own properties of ino as they shall be.
-func (s *Store) props(ino uint64) (m map[string]string) {
+// ownProps are our properties of ino as they shall be.
+func (s *Store) ownProps(ino uint64) (m map[string]string) {
 	s.tree.Read(func(v tree.View) { m = v.Props(ino) })
 	return m
 }
@@ -40,10 +38,10 @@ func (s *Store) props(ino uint64) (m map[string]string) {
 // with NamesExact). exact is true when name is the spelling that is shown.
 // It waits for the network only when the folder was never told completely.
 func (s *Store) Lookup(ctx context.Context, dir uint64, name string) (e Entry, exact bool, err error) {
-	if err := s.known(ctx, dir, name); err != nil {
+	if err := s.lister.knowName(ctx, dir, name); err != nil {
 		return Entry{}, false, err
 	}
-	s.propsOf(ctx, dir, name)
+	s.lister.knowPropsOfName(ctx, dir, name)
 	s.tree.Read(func(v tree.View) {
 		var n tree.Inode
 		var ok bool
@@ -62,7 +60,7 @@ func (s *Store) Lookup(ctx context.Context, dir uint64, name string) (e Entry, e
 // drive answers as it was while a handle has it open. ErrNotExist when the
 // inode is gone and no handle has it open.
 func (s *Store) Attr(ctx context.Context, ino, gen uint64) (a Attr, err error) {
-	s.propsOfNode(ctx, ino)
+	s.lister.knowPropsOf(ctx, ino)
 	s.tree.Read(func(v tree.View) {
 		var n tree.Inode
 		var ok bool
@@ -107,10 +105,10 @@ type Dir struct {
 // OpenDir opens the folder dir; when the drive never told all of it, it is
 // listed first.
 func (s *Store) OpenDir(ctx context.Context, dir uint64) (*Dir, error) {
-	if err := s.listed(ctx, dir); err != nil {
+	if err := s.lister.knowAll(ctx, dir); err != nil {
 		return nil, err
 	}
-	s.propsKnown(ctx, dir)
+	s.lister.knowProps(ctx, dir)
 	n, ok, err := s.inode(dir)
 	switch {
 	case err != nil:
@@ -134,41 +132,4 @@ func (d *Dir) Read(ctx context.Context, after uint64, limit int) ([]Entry, error
 func (d *Dir) Append(_ context.Context, es []Entry, after uint64, limit int) (out []Entry, err error) {
 	d.s.tree.Read(func(v tree.View) { out, err = v.List(es, d.ino, after, limit) })
 	return out, err
-}
-
-// PathOf is the path of ino within the mount, "/…", through first parents; ""
-// when it has none there.
-func (s *Store) PathOf(ino uint64) (path string) {
-	s.tree.Read(func(v tree.View) { path = v.Path(ino, s.Root()) })
-	return path
-}
-
-// Resolve finds the entry of a path within the mount; "/" is its root.
-func (s *Store) Resolve(ctx context.Context, path string) (Entry, error) {
-	e := Entry{Primary: true}
-	ino := s.Root()
-	a, err := s.Attr(ctx, ino, 0)
-	if err != nil {
-		return Entry{}, err
-	}
-	e.Attr = a
-	for name := range pathNames(path) {
-		e, _, err = s.Lookup(ctx, ino, name)
-		if err != nil {
-			return Entry{}, err
-		}
-		ino = e.Ino
-	}
-	return e, nil
-}
-
-// pathNames yields the names of a slash-separated path.
-func pathNames(path string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for name := range strings.SplitSeq(path, "/") {
-			if name != "" && name != "." && !yield(name) {
-				return
-			}
-		}
-	}
 }

@@ -28,6 +28,10 @@ func (s *Store) change(fn func(*tree.Tx) error) error {
 	})
 }
 
+// newFor is how long a folder that was made here counts as new: nobody else
+// can well have put anything into it, so nobody waits to be told of it.
+const newFor = 10 * time.Second
+
 // Mkdir makes the folder name in dir. mode: ModeSet|bits, or 0 for none of its
 // own.
 func (s *Store) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (Entry, error) {
@@ -40,7 +44,7 @@ func (s *Store) Mkdir(ctx context.Context, dir uint64, name string, mode uint32)
 		return Entry{}, err
 	}
 	var w waiter
-	if !s.isNew(dir) {
+	if time.Since(s.madeDirs.Latest(dir, time.Time{})) >= newFor {
 		w = s.expect(ino)
 	}
 	defer w.leave()
@@ -69,7 +73,7 @@ func (s *Store) toMake(ctx context.Context, dir uint64, name string) (driveName,
 	if driveName, shown, err = shownOf(name); err != nil {
 		return "", "", err
 	}
-	return driveName, shown, s.known(ctx, dir, name)
+	return driveName, shown, s.lister.knowName(ctx, dir, name)
 }
 
 // entry is the line of ino in dir, after a change that put it there.
@@ -187,7 +191,7 @@ func (s *Store) Unlink(ctx context.Context, dir uint64, name string) error {
 	if s.readOnly() {
 		return ErrReadOnly
 	}
-	if err := s.known(ctx, dir, name); err != nil {
+	if err := s.lister.knowName(ctx, dir, name); err != nil {
 		return err
 	}
 	if err := s.change(func(tx *tree.Tx) error { return tx.Unlink(dir, name) }); err != nil {
@@ -203,7 +207,7 @@ func (s *Store) Rmdir(ctx context.Context, dir uint64, name string) error {
 	if s.readOnly() {
 		return ErrReadOnly
 	}
-	if err := s.known(ctx, dir, name); err != nil {
+	if err := s.lister.knowName(ctx, dir, name); err != nil {
 		return err
 	}
 	n, err := s.present(dir, name)
@@ -213,11 +217,14 @@ func (s *Store) Rmdir(ctx context.Context, dir uint64, name string) error {
 	if !n.Folder {
 		return ErrNotDir
 	}
-	if err := s.listed(ctx, n.Ino); err != nil {
+	if err := s.lister.knowAll(ctx, n.Ino); err != nil {
 		return err
 	}
-	if err := s.emptyOnDrive(ctx, &n); err != nil {
-		return err
+	if n.ID != "" {
+		err := s.patience.within(ctx, func(ctx context.Context) error { return s.lister.lookForChildren(ctx, n.Ino, n.ID) })
+		if err != nil {
+			return err
+		}
 	}
 	if err := s.change(func(tx *tree.Tx) error { return tx.Rmdir(dir, name) }); err != nil {
 		return err
@@ -232,31 +239,6 @@ func (s *Store) present(dir uint64, name string) (n tree.Inode, err error) {
 	return n, err
 }
 
-// emptyOnDrive asks the drive for what the mirror may not have heard of yet,
-// as long as patience lasts: the write-back looks again before anything goes to
-// the trash, but a person wants to know now.
-func (s *Store) emptyOnDrive(ctx context.Context, n *tree.Inode) error {
-	d := s.patience.take()
-	start := time.Now()
-	defer func() { s.patience.spent(time.Since(start)) }()
-	if n.ID == "" || d < time.Millisecond {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	var nodes []drive.Node
-	for c, err := range s.remote.Children(ctx, n.ID, true) {
-		if err != nil {
-			return nil // not answered in time: the write-back will ask
-		}
-		nodes = append(nodes, c)
-	}
-	if len(nodes) == 0 {
-		return nil
-	}
-	return s.listPiece(n.Ino, nodes, true)
-}
-
 // Rename is rename(2): oname in odir becomes nname in ndir, replacing what is
 // there (noReplace: ErrExist instead). Another spelling of the same name is a
 // rename like any other.
@@ -268,10 +250,10 @@ func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint
 	if err != nil {
 		return err
 	}
-	if err := s.known(ctx, odir, oname); err != nil {
+	if err := s.lister.knowName(ctx, odir, oname); err != nil {
 		return err
 	}
-	if err := s.known(ctx, ndir, nname); err != nil {
+	if err := s.lister.knowName(ctx, ndir, nname); err != nil {
 		return err
 	}
 	if err := s.beforeReplace(ctx, odir, oname, ndir, shown); err != nil {
@@ -317,7 +299,7 @@ func (s *Store) beforeReplace(ctx context.Context, odir uint64, oname string, nd
 	case err != nil || !taken || dst.Ino == src.Ino:
 		return err
 	case dst.Folder:
-		return s.listed(ctx, dst.Ino)
+		return s.lister.knowAll(ctx, dst.Ino)
 	case src.Folder || !src.Fresh:
 		return nil
 	}
@@ -349,7 +331,7 @@ func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (
 	if s.readOnly() {
 		return Entry{}, ErrReadOnly
 	}
-	if err := s.known(ctx, dir, name); err != nil {
+	if err := s.lister.knowName(ctx, dir, name); err != nil {
 		return Entry{}, err
 	}
 	w := s.expect(ino)
@@ -377,7 +359,7 @@ func (s *Store) Link(ctx context.Context, ino uint64, dir uint64, name string) (
 // Flush. Times and mode bits are kept on the node as properties, one call for
 // all that changed in a moment.
 func (s *Store) Setattr(ctx context.Context, ino, gen uint64, h *Handle, a SetAttr) (Attr, error) {
-	s.propsOfNode(ctx, ino)
+	s.lister.knowPropsOf(ctx, ino)
 	if s.readOnly() {
 		return Attr{}, ErrReadOnly
 	}

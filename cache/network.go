@@ -11,8 +11,8 @@ import (
 )
 
 // offline is since when the drive answers nobody, zero when it does.
-func (x source) offline() time.Time {
-	if st := x.s.remote.State(); st.Kind == drive.Offline {
+func (x *source) offline() time.Time {
+	if st := x.remote.State(); st.Kind == drive.Offline {
 		return st.Since
 	}
 	return time.Time{}

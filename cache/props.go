@@ -1,7 +1,7 @@
 package cache
 
 import (
-	"context"
+	"log/slog"
 	"maps"
 	"math"
 	"slices"
@@ -15,40 +15,63 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// The feed does not carry properties (API §11), so what other machines of
-// ours keep in them (modification times, mode bits, attributes) is asked for
-// when a folder is first looked into: one children call for all of it.
+// properties knows which nodes may have properties of ours that the mirror
+// lacks, and who we are. The feed does not carry properties (API §11), so what
+// other machines of ours keep in them (modification times, mode bits, attributes)
+// is asked for when a folder is first looked into: one children call for all of
+// it, which is the lister's.
+type properties struct {
+	mirror *mirror.Mirror
+	remote *drive.Client
+	log    *slog.Logger
 
-// propsAsked is what is known of the folders that were asked for.
-type propsAsked struct {
 	mu      sync.Mutex
 	folders recent.Map[uint64, *askedFolder] // guarded by mu
-	// strangers are creators whose files bear no properties of ours: as long
+	// foreign are creators whose files bear no properties of ours: as long
 	// as our own owner name is not known, files of others are asked for.
 	// Guarded by mu.
-	strangers map[string]bool
+	foreign map[string]bool
 }
 
-// askedFolder is a folder since the last news in it: news takes it out of the
-// table, so what is noted here of a look before it is not believed after it.
+// askedFolder is a folder since the last change in it: a change takes it out of
+// the table, so what is noted here of a look before it is not believed after it.
 type askedFolder struct {
-	told  bool      // there is nothing to ask for; guarded by propsAsked.mu
-	again time.Time // when it may be asked for next; guarded by propsAsked.mu
-}
-
-func (p *propsAsked) stranger(creator string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.strangers[creator]
+	told  bool      // there is nothing to ask for; guarded by properties.mu
+	again time.Time // when it may be asked for next; guarded by properties.mu
 }
 
 const (
 	propsRetry = time.Minute     // after a question that was not answered
 	propsLag   = 5 * time.Second // after a listing older than what it is asked about (API §13.1)
+
+	metaOwner   = "owner"     // owner name of our own properties (API §11)
+	metaForeign = "strangers" // the creators that are not us
+	maxForeign  = 64          // an account has a handful of apps
 )
 
+// newProperties begins with what earlier mounts found out.
+func newProperties(m *mirror.Mirror, remote *drive.Client, log *slog.Logger) *properties {
+	p := &properties{mirror: m, remote: remote, log: log, foreign: map[string]bool{}}
+	remote.SetOwner(m.Meta(metaOwner))
+	for creator := range strings.SplitSeq(m.Meta(metaForeign), "\n") {
+		if creator != "" {
+			p.foreign[creator] = true
+		}
+	}
+	return p
+}
+
+// keepOwner keeps the owner name that the first node we created told.
+func (p *properties) keepOwner() {
+	if o := p.remote.Owner(); o != "" && p.mirror.Meta(metaOwner) != o {
+		if err := p.mirror.SetMeta(metaOwner, o); err != nil {
+			p.log.Warn("keeping the owner name", "err", err)
+		}
+	}
+}
+
 // look is the folder as it is now; ask tells whether it may be asked for.
-func (p *propsAsked) look(dir uint64) (f *askedFolder, ask bool) {
+func (p *properties) look(dir uint64) (f *askedFolder, ask bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.folders.Get(dir)
@@ -60,39 +83,50 @@ func (p *propsAsked) look(dir uint64) (f *askedFolder, ask bool) {
 }
 
 // note says what a look at f showed: all is told, or when to ask next.
-func (p *propsAsked) note(f *askedFolder, told bool, again time.Duration) {
+func (p *properties) note(f *askedFolder, told bool, again time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f.told, f.again = told, time.Now().Add(again)
 }
 
-// forget is told of news in dir.
-func (p *propsAsked) forget(dir uint64) {
+// forget: something changed in dir.
+func (p *properties) forget(dir uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.folders.Delete(dir)
 }
 
-// lacksProps tells whether a node may have properties of ours that are not
-// known for the version it has.
-func (s *Store) lacksProps(r *mirror.Record, owner string) bool {
-	if owner == "" {
-		return !s.propsAsked.stranger(r.CreatedBy)
+// lacks tells whether a node may have properties of ours that are not known for
+// the version it has. owner is ours, "" while nobody knows it.
+func (p *properties) lacks(r *mirror.Record, owner string) bool {
+	if owner != "" {
+		return r.CreatedBy == owner && (r.Props == nil || r.PropsVersion < r.Version)
 	}
-	return r.CreatedBy == owner && (r.Props == nil || r.PropsVersion < r.Version)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.foreign[r.CreatedBy]
+}
+
+// childLacks is lacks for any node in the folder dir.
+func (p *properties) childLacks(dir uint64, owner string) (lacks bool, err error) {
+	err = p.mirror.Scan(dir, 0, math.MaxInt, func(r *mirror.Record) bool {
+		lacks = p.lacks(r, owner)
+		return !lacks
+	})
+	return lacks, err
 }
 
 // recognise finds our owner name on a machine that never created a node:
 // where the key of ours is, the owner is us. nodes come with properties.
-func (s *Store) recognise(nodes []drive.Node) {
-	if s.owner() != "" {
+func (p *properties) recognise(nodes []drive.Node) {
+	if p.remote.Owner() != "" {
 		return
 	}
 	for i := range nodes {
 		for owner, props := range nodes[i].Properties {
 			if _, ours := props[tree.PropAttr]; ours && owner == nodes[i].CreatedBy {
-				s.remote.SetOwner(owner)
-				s.learnOwner()
+				p.remote.SetOwner(owner)
+				p.keepOwner()
 				return
 			}
 		}
@@ -102,124 +136,28 @@ func (s *Store) recognise(nodes []drive.Node) {
 		if nodes[i].Kind == drive.File && nodes[i].Live() && !slices.Contains(met, nodes[i].CreatedBy) {
 			met = append(met, nodes[i].CreatedBy)
 		}
-		// Which are ours nobody can say yet, so they are no news about what
+		// Which are ours nobody can say yet, so they say nothing about what
 		// this machine keeps until somebody can.
 		nodes[i].Properties = nil
 	}
-	s.noteStrangers(met)
+	all, more := p.noteForeign(met)
+	if !more {
+		return
+	}
+	if err := p.mirror.SetMeta(metaForeign, strings.Join(all, "\n")); err != nil {
+		p.log.Warn("keeping the names of other apps", "err", err)
+	}
 }
 
-// metaStrangers keeps the creators that are not us over restarts.
-const metaStrangers = "strangers"
-
-// maxStrangers bounds them; an account has a handful of apps.
-const maxStrangers = 64
-
-// noteStrangers remembers creators whose files bear no properties of ours.
-func (s *Store) noteStrangers(creators []string) {
-	p := &s.propsAsked
+// noteForeign remembers creators whose files bear no properties of ours; all
+// are those that are known now, more tells whether there are new ones.
+func (p *properties) noteForeign(creators []string) (all []string, more bool) {
 	p.mu.Lock()
-	if p.strangers == nil {
-		p.strangers = map[string]bool{}
-	}
-	news := false
+	defer p.mu.Unlock()
 	for _, c := range creators {
-		if !p.strangers[c] && len(p.strangers) < maxStrangers {
-			p.strangers[c], news = true, true
+		if !p.foreign[c] && len(p.foreign) < maxForeign {
+			p.foreign[c], more = true, true
 		}
 	}
-	all := slices.Sorted(maps.Keys(p.strangers))
-	p.mu.Unlock()
-	if !news {
-		return
-	}
-	if err := s.mirror.SetMeta(metaStrangers, strings.Join(all, "\n")); err != nil {
-		s.log.Warn("keeping the names of other apps", "err", err)
-	}
-}
-
-// loadStrangers reads what an earlier mount found out.
-func (s *Store) loadStrangers() {
-	if v := s.mirror.Meta(metaStrangers); v != "" {
-		s.propsAsked.strangers = map[string]bool{}
-		for name := range strings.SplitSeq(v, "\n") {
-			s.propsAsked.strangers[name] = true
-		}
-	}
-}
-
-// propsKnown makes sure that the properties of our own nodes in dir are
-// known, as far as the drive tells within a call's bound; past it the answer
-// goes without them, and they are pushed to the kernel when they come.
-func (s *Store) propsKnown(ctx context.Context, dir uint64) {
-	f, ask := s.propsAsked.look(dir)
-	if !ask {
-		return
-	}
-	var bound *time.Timer
-	for range 2 { // the first answer may tell that we have an owner name
-		owner := s.owner()
-		if lacks, err := s.childLacksProps(dir, owner); err != nil {
-			return
-		} else if !lacks {
-			s.propsAsked.note(f, true, 0)
-			return
-		}
-		r, ok, err := s.mirror.Get(dir)
-		online := s.remote.State().Kind
-		if err != nil || !ok || online == drive.Offline || online == drive.AuthRequired {
-			return
-		}
-		c := s.startListing(dir, r.ID)
-		if bound == nil {
-			bound = time.NewTimer(s.o.CallTimeout)
-			defer bound.Stop()
-		}
-		select {
-		case <-c.done:
-		case <-bound.C:
-			s.propsAsked.note(f, false, propsRetry)
-			return
-		case <-ctx.Done():
-			return
-		}
-		if c.err != nil {
-			s.propsAsked.note(f, false, propsRetry)
-			return
-		}
-		if owner == s.owner() {
-			return // the listing noted how far it told
-		}
-	}
-}
-
-func (s *Store) childLacksProps(dir uint64, owner string) (lacks bool, err error) {
-	err = s.mirror.Scan(dir, 0, math.MaxInt, func(r *mirror.Record) bool {
-		lacks = s.lacksProps(r, owner)
-		return !lacks
-	})
-	return lacks, err
-}
-
-// propsOf is propsKnown for the folder of one node that is looked up by name.
-func (s *Store) propsOf(ctx context.Context, dir uint64, name string) {
-	if _, ask := s.propsAsked.look(dir); !ask {
-		return
-	}
-	// What has a local change shows that, and needs nothing from the drive.
-	if r, _, ok, err := s.mirror.Lookup(dir, name); err == nil && ok && !s.journal.Has(r.Ino) && s.lacksProps(&r, s.owner()) {
-		s.propsKnown(ctx, dir)
-	}
-}
-
-// propsOfNode is propsKnown for the folder of the node ino, which the kernel
-// asks for, or wants to change, without looking it up.
-func (s *Store) propsOfNode(ctx context.Context, ino uint64) {
-	if s.journal.Has(ino) {
-		return
-	}
-	r, ok, err := s.mirror.Get(ino)
-	if err == nil && ok && len(r.Parents) > 0 && s.lacksProps(&r, s.owner()) {
-		s.propsKnown(ctx, r.Parents[0])
-	}
+	return slices.Sorted(maps.Keys(p.foreign)), more
 }

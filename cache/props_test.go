@@ -15,7 +15,7 @@ func TestPropsComeWithTheAnswer(t *testing.T) {
 	w := newWorld(t)
 	w.write("first", "tells our owner name")
 	w.flush()
-	owner := w.s.owner()
+	owner := w.s.remote.Owner()
 	if owner == "" {
 		t.Fatal("no owner")
 	}
@@ -80,7 +80,7 @@ func TestListingBeforeProps(t *testing.T) {
 	if done, err := w.s.tree.Fulfil(ino, e.Rev); !done || err != nil {
 		t.Fatal(done, err)
 	}
-	listed.Properties = map[string]map[string]string{w.s.owner(): {}}
+	listed.Properties = map[string]map[string]string{w.s.remote.Owner(): {}}
 	if err := (host{w.s}).Foreign(listed); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestListingBeforeProps(t *testing.T) {
 // TestNewsDuringLook: what a look at a folder showed is not believed once there
 // was news in it, whenever it is noted.
 func TestNewsDuringLook(t *testing.T) {
-	var p propsAsked
+	var p properties
 	f, ask := p.look(7)
 	if !ask {
 		t.Fatal("a folder nobody looked at is not asked for")

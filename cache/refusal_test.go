@@ -30,7 +30,7 @@ func TestFlushBehindOpen(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	failed, err := w.s.Flush(ctx)
+	failed, err := w.s.Queue().Flush(ctx)
 	if err != nil {
 		t.Error("flush did not end:", failed, err)
 	}
@@ -48,7 +48,7 @@ func TestFlushBehindOpenName(t *testing.T) {
 	w.write("/doc", "new")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	failed, err := w.s.Flush(ctx)
+	failed, err := w.s.Queue().Flush(ctx)
 	if err != nil {
 		t.Error("flush did not end:", failed, err)
 	}

@@ -9,10 +9,6 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// Whoever has read a few small files of a folder as a whole, one after the
-// other as the folder lists them, is copying or searching it: each of them costs
-// a round trip, and nothing else. So the next ones are fetched ahead, several at
-// once.
 const (
 	// siblingSize is up to what size a file takes longer to be answered than to
 	// arrive.
@@ -25,12 +21,27 @@ const (
 	siblingFolders = 4
 )
 
-// siblings are the folders whose small files are being read in order, the one
-// read last in front.
+// siblings reads ahead over files. A program that has read a few small files of
+// a folder as a whole, one after the other as the folder lists them, is copying
+// or searching it: each of them costs a round trip, and nothing else. So the next
+// ones are fetched, several at once.
 type siblings struct {
+	tree       *tree.Tree
+	chunks     *chunk.Cache
+	remote     *drive.Client
+	background *background
+	slots      chan struct{} // connections it may use
+
 	mu      sync.Mutex
-	courses []*course
-	slots   chan struct{} // connections they may use
+	courses []*course // the one read last in front; guarded by mu
+}
+
+// newSiblings uses all but one of downloads connections, 0 = 16.
+func newSiblings(t *tree.Tree, c *chunk.Cache, remote *drive.Client, b *background, downloads int) *siblings {
+	if downloads <= 0 {
+		downloads = 16
+	}
+	return &siblings{tree: t, chunks: c, remote: remote, background: b, slots: make(chan struct{}, max(1, downloads-1))}
 }
 
 // course is the reading of one folder. Guarded by siblings.mu.
@@ -45,30 +56,23 @@ type course struct {
 }
 
 // wasRead is told that the small file ino was read to its end.
-func (s *Store) wasRead(ino uint64) {
-	dir := s.Parent(ino)
-	if dir == 0 {
+func (b *siblings) wasRead(ino uint64) {
+	var n tree.Inode
+	var ok bool
+	b.tree.Read(func(v tree.View) { n, ok, _ = v.Inode(ino) })
+	if !ok || len(n.Parents) == 0 {
 		return
 	}
-	b := &s.siblings
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.slots == nil {
-		n := s.o.Downloads
-		if n <= 0 {
-			n = 16
-		}
-		b.slots = make(chan struct{}, max(1, n-1))
-	}
-	c := b.courseLocked(s, dir)
+	c := b.courseLocked(n.Parents[0])
 	if ino == c.last {
 		return
 	}
-	if c.read > 0 && !s.follows(c, ino) {
+	if c.read > 0 && !b.follows(c, ino) {
 		// The reader goes elsewhere in it.
 		c.cancel()
-		*c = course{dir: dir}
-		c.ctx, c.cancel = context.WithCancel(s.life)
+		*c = b.newCourse(c.dir)
 	}
 	c.last, c.upTo = ino, max(c.upTo, ino)
 	c.read++
@@ -77,15 +81,21 @@ func (s *Store) wasRead(ino uint64) {
 	}
 	if want := min(c.read, siblingsAhead); c.read >= siblingsFrom && len(c.ahead) <= want/2 {
 		ctx := c.ctx // the course may be another one when its fetch begins
-		for _, x := range s.siblingsAfter(c, want-len(c.ahead)) {
+		for _, x := range b.after(c, want-len(c.ahead)) {
 			c.ahead = append(c.ahead, x.ino)
-			s.background.Go(func() { s.fetchSibling(ctx, x.v) })
+			b.background.run(func(context.Context) { b.fetch(ctx, x.v) })
 		}
 	}
 }
 
+func (b *siblings) newCourse(dir uint64) course {
+	c := course{dir: dir}
+	c.ctx, c.cancel = context.WithCancel(b.background.ctx)
+	return c
+}
+
 // courseLocked is the course of dir, the first now.
-func (b *siblings) courseLocked(s *Store, dir uint64) *course {
+func (b *siblings) courseLocked(dir uint64) *course {
 	for i, c := range b.courses {
 		if c.dir == dir {
 			copy(b.courses[1:i+1], b.courses[:i])
@@ -97,15 +107,14 @@ func (b *siblings) courseLocked(s *Store, dir uint64) *course {
 		b.courses[siblingFolders-1].cancel()
 		b.courses = b.courses[:siblingFolders-1]
 	}
-	c := &course{dir: dir}
-	c.ctx, c.cancel = context.WithCancel(s.life)
-	b.courses = append([]*course{c}, b.courses...)
-	return c
+	c := b.newCourse(dir)
+	b.courses = append([]*course{&c}, b.courses...)
+	return &c
 }
 
 // follows reports whether ino is one of the next files of the folder. A few may
 // have been left out: they are large, or cached by the kernel.
-func (s *Store) follows(c *course, ino uint64) bool {
+func (b *siblings) follows(c *course, ino uint64) bool {
 	if ino < c.last {
 		return false
 	}
@@ -113,7 +122,7 @@ func (s *Store) follows(c *course, ino uint64) bool {
 		return true
 	}
 	var es []Entry
-	s.tree.Read(func(v tree.View) { es, _ = v.List(nil, c.dir, c.last, siblingsFrom) })
+	b.tree.Read(func(v tree.View) { es, _ = v.List(nil, c.dir, c.last, siblingsFrom) })
 	for _, e := range es {
 		if e.Ino == ino {
 			return true
@@ -127,10 +136,10 @@ type sibling struct {
 	v   chunk.Version
 }
 
-// siblingsAfter are up to n small files behind those of c that were asked for,
+// after are up to n small files behind those of c that were asked for,
 // as far as they are not cached.
-func (s *Store) siblingsAfter(c *course, n int) (out []sibling) {
-	s.tree.Read(func(v tree.View) {
+func (b *siblings) after(c *course, n int) (out []sibling) {
+	b.tree.Read(func(v tree.View) {
 		es, err := v.List(nil, c.dir, c.upTo, 2*n)
 		if err != nil {
 			return
@@ -151,16 +160,16 @@ func (s *Store) siblingsAfter(c *course, n int) (out []sibling) {
 	return out
 }
 
-// fetchSibling has the bytes of v in the cache, unless ctx ends before.
-func (s *Store) fetchSibling(ctx context.Context, v chunk.Version) {
+// fetch has the bytes of v in the cache, unless ctx ends before.
+func (b *siblings) fetch(ctx context.Context, v chunk.Version) {
 	select {
-	case s.siblings.slots <- struct{}{}:
-		defer func() { <-s.siblings.slots }()
+	case b.slots <- struct{}{}:
+		defer func() { <-b.slots }()
 	case <-ctx.Done():
 		return
 	}
-	if s.chunks.Cached(v) >= v.Size || s.remote.State().Kind != drive.Online {
+	if b.chunks.Cached(v) >= v.Size || b.remote.State().Kind != drive.Online {
 		return
 	}
-	_, _ = s.chunks.CopyRange(drive.WithPriority(ctx, drive.ReadAhead), v, 0, v.Size, func([]byte, int64) error { return nil })
+	_, _ = b.chunks.CopyRange(drive.WithPriority(ctx, drive.ReadAhead), v, 0, v.Size, func([]byte, int64) error { return nil })
 }

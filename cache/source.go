@@ -3,20 +3,32 @@ package cache
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/drivefs/drivefs/cache/chunk"
+	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/cache/recent"
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
-// source is the Store as the chunk cache sees it: the drive's bytes, by
-// whichever way they are to be had.
-type source struct{ s *Store }
+// source gives the chunk cache the drive's bytes, by whichever way they are to be
+// had.
+type source struct {
+	mirror   *mirror.Mirror
+	tree     *tree.Tree
+	remote   *drive.Client
+	intake   *intake
+	paths    *paths
+	events   *events
+	tempLink int64 // bytes; larger files are read by tempLink, 0 = never
+	log      *slog.Logger
+	links    linkCache
+}
 
-var _ chunk.Source = source{}
+var _ chunk.Source = (*source)(nil)
 
 // linkCache keeps the tempLinks of large files while they live: fetching one
 // costs a call, and it lives for days (API §7.5).
@@ -64,7 +76,7 @@ func (l *linkCache) drop(id string) {
 // The service gives the bytes it has now, under whatever version they are
 // asked for: when the mirror knows that they are another version's, they are
 // not asked for.
-func (x source) Fetch(ctx context.Context, v chunk.Version, from, to int64) (*chunk.Stream, error) {
+func (x *source) Fetch(ctx context.Context, v chunk.Version, from, to int64) (*chunk.Stream, error) {
 	if x.superseded(v) {
 		return nil, drive.ErrChanged
 	}
@@ -80,59 +92,54 @@ func (x source) Fetch(ctx context.Context, v chunk.Version, from, to int64) (*ch
 }
 
 // wrong says that bytes of the drive are not those of their MD5.
-func (x source) wrong(v chunk.Version, again bool) {
+func (x *source) wrong(v chunk.Version, again bool) {
 	text := "the drive sent other bytes than those of the file's MD5; they are fetched anew"
 	if again {
 		text = "the drive sent other bytes than those of the file's MD5 again; they are shown as they came"
 	}
 	path := v.Name
-	if ino, err := x.inode(v.ID); err == nil && ino != 0 {
-		path = x.s.PathOf(ino)
+	var ino uint64
+	var err error
+	if x.tree.Read(func(t tree.View) { ino, err = t.InoOf(v.ID) }); err == nil && ino != 0 {
+		path = x.paths.of(ino)
 	}
-	x.s.log.Warn(text, "node", v.ID, "path", path)
-	x.s.events.add("content", path, text)
-}
-
-// inode is that of the node id, 0 when it has none.
-func (x source) inode(id string) (ino uint64, err error) {
-	x.s.tree.Read(func(v tree.View) { ino, err = v.InoOf(id) })
-	return ino, err
+	x.log.Warn(text, "node", v.ID, "path", path)
+	x.events.add("content", path, text)
 }
 
 // superseded tells whether the mirror knows another content of v's node.
-func (x source) superseded(v chunk.Version) bool {
-	r, ok, err := x.s.mirror.ByID(v.ID)
+func (x *source) superseded(v chunk.Version) bool {
+	r, ok, err := x.mirror.ByID(v.ID)
 	return err == nil && ok && (r.Content != v.Content || r.Size != v.Size)
 }
 
-func (x source) fetch(ctx context.Context, v chunk.Version, from, to int64) (*drive.Download, error) {
-	s := x.s
-	if s.o.TempLinkThreshold <= 0 || v.Size < s.o.TempLinkThreshold {
-		return s.remote.Download(ctx, v.ID, from, to)
+func (x *source) fetch(ctx context.Context, v chunk.Version, from, to int64) (*drive.Download, error) {
+	if x.tempLink <= 0 || v.Size < x.tempLink {
+		return x.remote.Download(ctx, v.ID, from, to)
 	}
-	url, cached := s.links.get(v.ID)
+	url, cached := x.links.get(v.ID)
 	for {
 		if !cached {
 			var err error
-			if url, err = s.remote.TempLink(ctx, v.ID); err != nil {
+			if url, err = x.remote.TempLink(ctx, v.ID); err != nil {
 				return nil, err
 			}
-			s.links.put(v.ID, url)
+			x.links.put(v.ID, url)
 		}
-		d, err := s.remote.DownloadLink(ctx, url, from, to)
+		d, err := x.remote.DownloadLink(ctx, url, from, to)
 		if err == nil || !cached || !errors.Is(err, drive.ErrForbidden) && !errors.Is(err, drive.ErrNotFound) && !errors.Is(err, drive.ErrAuth) {
 			return d, err
 		}
 		// The link has died; a new one may live.
-		s.links.drop(v.ID)
+		x.links.drop(v.ID)
 		cached = false
 	}
 }
 
 // Confirm asks the drive whether v is what the node holds now. What it learns
 // goes into the mirror.
-func (x source) Confirm(ctx context.Context, v chunk.Version) error {
-	n, err := x.s.remote.Get(ctx, v.ID)
+func (x *source) Confirm(ctx context.Context, v chunk.Version) error {
+	n, err := x.remote.Get(ctx, v.ID)
 	if errors.Is(err, drive.ErrNotFound) {
 		return errors.Join(drive.ErrChanged, err)
 	}
@@ -142,8 +149,8 @@ func (x source) Confirm(ctx context.Context, v chunk.Version) error {
 	if n.Content != nil && n.Content.Version == v.Content && (v.MD5 == "" || n.Content.MD5 == v.MD5) {
 		return nil
 	}
-	if err := host(x).Foreign(n); err != nil {
-		x.s.log.Warn("noting a change that a read met", "node", v.ID, "err", err)
+	if err := x.intake.node(n); err != nil {
+		x.log.Warn("noting a change that a read met", "node", v.ID, "err", err)
 	}
 	return drive.ErrChanged
 }

@@ -65,28 +65,24 @@ type Store struct {
 	tree    *tree.Tree // mirror and journal and open files as one
 	settler *settle.Settler
 	chunks  *chunk.Cache
+	yields  atomic.Pointer[chunk.Cache] // chunks, once it is open: see makeRoom
 
-	root     atomic.Uint64 // inode of the mounted folder
-	unwanted atomic.Bool   // the drive takes no changes from us: see SetWritable
-
-	activity atomic.Pointer[func()]
-
-	life       context.Context // ends with Close
-	end        context.CancelFunc
-	yields     atomic.Pointer[chunk.Cache] // chunks, once it is open: see makeRoom
-	background sync.WaitGroup              // questions to the drive that nobody may be waiting for
-
-	listing    flight // folders being listed on demand
-	byName     byName
-	propsAsked propsAsked
-	patience   patience
-	madeDirs   tree.DirTimes // when folders were made here
-	space      spaceCache
-	links      linkCache
-	siblings   siblings
-	filler     filler // bases of edits to be fetched
+	background *background
+	props      *properties
+	intake     *intake
+	lister     *lister
+	filler     *filler
+	siblings   *siblings
+	paths      paths
 	events     events
-	startedAt  time.Time
+	patience   patience
+	space      space
+	queue      Queue
+	feed       Feed
+
+	unwanted  atomic.Bool   // the drive takes no changes from us: see SetWritable
+	madeDirs  tree.DirTimes // when folders were made here
+	startedAt time.Time
 }
 
 // Open opens the state directory: the journal, the mirror (a damaged one is
@@ -111,77 +107,51 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, log: o.Logger, remote: o.Remote,
-		startedAt: time.Now(),
+		background: newBackground(), startedAt: time.Now(),
 	}
-	s.filler.signal = make(chan struct{}, 1)
-	s.life, s.end = context.WithCancel(context.Background())
-	s.patience.bound = o.CallTimeout
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	if err := s.openRooms(); err != nil {
-		s.closeRooms()
-		return nil, err
-	}
-	if err := s.openRoot(ctx); err != nil {
-		s.closeRooms()
-		return nil, err
-	}
-	if err := s.tree.Reconcile(); err != nil {
-		s.closeRooms()
+	if err := s.open(ctx); err != nil {
+		_ = s.Close() // of what was opened so far
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Store) openRooms() error {
-	var err error
-	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, MakeRoom: s.makeRoom, BeforeSync: s.o.BeforeSync, BeforeWrite: s.o.BeforeWrite})
-	if err != nil {
-		return roomError(err)
+// open makes the rooms and what works between them, those first that others
+// need.
+func (s *Store) open(ctx context.Context) error {
+	if err := s.openState(); err != nil {
+		switch {
+		case errors.Is(err, journal.ErrInUse), errors.Is(err, mirror.ErrInUse):
+			return fmt.Errorf("%w: %w", ErrInUse, err)
+		case errors.Is(err, journal.ErrNewer), errors.Is(err, mirror.ErrNewer):
+			return fmt.Errorf("%w: %w", ErrNewer, err)
+		}
+		return err
 	}
-	for _, p := range s.journal.Problems() {
-		s.events.add("journal", "", p)
-		s.log.Warn("journal", "problem", p)
-	}
-	mo := mirror.Options{
-		Path:       filepath.Join(s.o.StateDir, "mirror.db"),
-		Owner:      s.owner,
-		Reserve:    s.journal.ReserveIno,
-		FirstIno:   max(s.journal.MaxIno()+1, firstIno),
-		OwnContent: s.ownContent,
-		BeforeSync: s.o.BeforeSync,
-		Damaged:    s.mirrorBegunAnew,
-		Skipped: func(id, why string) {
-			s.events.add("mirror", "", "a node of the drive cannot be shown: "+why+" ("+id+")")
-		},
-		Logger: s.log,
-	}
-	s.mirror, err = mirror.Open(mo)
-	if err != nil {
-		return roomError(err)
-	}
+	s.props = newProperties(s.mirror, s.remote, s.log)
 	s.tree = tree.New(tree.Options{
 		Mirror: s.mirror, Journal: s.journal, NamesExact: s.o.NamesExact,
-		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.owner, Conflict: s.conflicted, Drafted: s.drafted, Rescued: s.rescued, Logger: s.log,
+		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.remote.Owner,
+		Conflict: s.conflicted, Rescued: s.rescued, Drafted: func(ino uint64) { s.filler.add(ino, fillDelay) },
+		Logger: s.log,
 	})
-	s.remote.SetOwner(s.mirror.Meta(metaOwner))
-	s.loadStrangers()
-	disk := s.o.Disk
-	if s.o.CacheDir == "" {
-		disk = 0
-	}
-	s.chunks, err = chunk.Open(chunk.Options{
-		Memory: chunkMemory(s.o.Memory), Dir: s.o.CacheDir, Disk: disk,
-		Source: source{s}, Downloads: s.o.Downloads,
-		ReadTimeout: s.o.ReadTimeout, Logger: s.log,
-		Offline: source{s}.offline, Network: networkPlace, Wrong: source{s}.wrong,
-	})
-	if err != nil {
+	s.paths.tree = s.tree
+	s.intake = &intake{mirror: s.mirror, tree: s.tree, props: s.props, log: s.log}
+	if err := s.openChunks(); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
-	s.yields.Store(s.chunks)
-	device, err := s.device()
+	s.lister = &lister{
+		mirror: s.mirror, tree: s.tree, journal: s.journal, remote: s.remote, props: s.props, intake: s.intake,
+		background: s.background, propsBound: s.o.CallTimeout, log: s.log,
+	}
+	s.filler = newFiller(s.journal, s.tree, s.chunks, s.remote)
+	s.siblings = newSiblings(s.tree, s.chunks, s.remote, s.background, s.o.Downloads)
+	s.patience.bound = s.o.CallTimeout
+	s.space.remote, s.space.background, s.space.bound = s.remote, s.background, s.o.CallTimeout
+	device, err := device(s.mirror)
 	if err != nil {
 		return err
 	}
@@ -190,50 +160,79 @@ func (s *Store) openRooms() error {
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
 		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
 	})
-	return nil
+	s.queue = Queue{journal: s.journal, settler: s.settler, paths: &s.paths, readOnly: s.o.ReadOnly}
+	s.feed = Feed{mirror: s.mirror, intake: s.intake, lister: s.lister, settler: s.settler}
+	if err := s.openRoot(ctx); err != nil {
+		return err
+	}
+	return s.tree.Reconcile()
 }
 
-// roomError gives the rooms' own start-up errors the names of this package.
-func roomError(err error) error {
-	switch {
-	case errors.Is(err, journal.ErrInUse), errors.Is(err, mirror.ErrInUse):
-		return fmt.Errorf("%w: %w", ErrInUse, err)
-	case errors.Is(err, journal.ErrNewer), errors.Is(err, mirror.ErrNewer):
-		return fmt.Errorf("%w: %w", ErrNewer, err)
+// openState opens journal and mirror.
+func (s *Store) openState() (err error) {
+	s.journal, err = journal.Open(journal.Options{Dir: s.o.StateDir, Logger: s.log, MakeRoom: s.makeRoom, BeforeSync: s.o.BeforeSync, BeforeWrite: s.o.BeforeWrite})
+	if err != nil {
+		return err
 	}
+	for _, p := range s.journal.Problems() {
+		s.events.add("journal", "", p)
+		s.log.Warn("journal", "problem", p)
+	}
+	s.mirror, err = mirror.Open(mirror.Options{
+		Path:     filepath.Join(s.o.StateDir, "mirror.db"),
+		Owner:    s.remote.Owner,
+		Reserve:  s.journal.ReserveIno,
+		FirstIno: max(s.journal.MaxIno()+1, firstIno),
+		// The bytes of a node are those that an upload of ours has just sent.
+		OwnContent: func(id string, size int64, md5 string) bool {
+			e, ok := s.journal.ByNode(id)
+			return ok && e.Sent != nil && e.Sent.Size == size && e.Sent.MD5 == md5
+		},
+		BeforeSync: s.o.BeforeSync,
+		Damaged:    s.mirrorBegunAnew,
+		Skipped: func(id, why string) {
+			s.events.add("mirror", "", "a node of the drive cannot be shown: "+why+" ("+id+")")
+		},
+		Logger: s.log,
+	})
 	return err
 }
 
-const (
-	metaOwner  = "owner"  // owner name of our own properties (API §11)
-	metaDevice = "device" // what tells this state directory from every other
-)
+func (s *Store) openChunks() (err error) {
+	disk := s.o.Disk
+	if s.o.CacheDir == "" {
+		disk = 0
+	}
+	x := &source{
+		mirror: s.mirror, tree: s.tree, remote: s.remote, intake: s.intake, paths: &s.paths, events: &s.events,
+		tempLink: s.o.TempLinkThreshold, log: s.log,
+	}
+	s.chunks, err = chunk.Open(chunk.Options{
+		Memory: chunkMemory(s.o.Memory), Dir: s.o.CacheDir, Disk: disk,
+		Source: x, Downloads: s.o.Downloads,
+		ReadTimeout: s.o.ReadTimeout, Logger: s.log,
+		Offline: x.offline, Network: networkPlace, Wrong: x.wrong,
+	})
+	s.yields.Store(s.chunks)
+	return err
+}
+
+// metaDevice is what tells this state directory from every other.
+const metaDevice = "device"
 
 // device is what the LocalIDs that are made here begin with. Those that were
 // sent keep theirs in the journal, so that it may be made anew with the mirror.
-func (s *Store) device() (string, error) {
-	if d := s.mirror.Meta(metaDevice); d != "" {
+func device(m *mirror.Mirror) (string, error) {
+	if d := m.Meta(metaDevice); d != "" {
 		return d, nil
 	}
 	d := strings.ToLower(rand.Text()[:10])
-	return d, s.mirror.SetMeta(metaDevice, d)
+	return d, m.SetMeta(metaDevice, d)
 }
 
 // firstIno is above the cookies of "." and "..", since an inode number is its
 // own cookie in a folder; 1 is the root.
 const firstIno = 3
-
-// owner is the owner name of our own properties, "" while unknown.
-func (s *Store) owner() string { return s.remote.Owner() }
-
-// learnOwner keeps the owner name that the first node we created told.
-func (s *Store) learnOwner() {
-	if o := s.remote.Owner(); o != "" && s.mirror.Meta(metaOwner) != o {
-		if err := s.mirror.SetMeta(metaOwner, o); err != nil {
-			s.log.Warn("keeping the owner name", "err", err)
-		}
-	}
-}
 
 // openRoot makes sure the mirror knows the drive's root and finds the folder
 // to be shown.
@@ -252,27 +251,15 @@ func (s *Store) openRoot(ctx context.Context) error {
 	} else if err := s.bindAccount(); err != nil {
 		return err
 	}
-	ino, err := s.walk(ctx, s.mirror.Root().Ino, s.o.RootPath)
+	e, err := s.resolve(ctx, s.mirror.Root().Ino, s.o.RootPath)
+	if errors.Is(err, ErrNotExist) || errors.Is(err, ErrNotDir) || err == nil && !e.Folder {
+		err = ErrNoRoot
+	}
 	if err != nil {
 		return fmt.Errorf("--root %s: %w", s.o.RootPath, err)
 	}
-	s.root.Store(ino)
+	s.paths.root.Store(e.Ino)
 	return nil
-}
-
-// walk resolves a path of folders below ino.
-func (s *Store) walk(ctx context.Context, ino uint64, path string) (uint64, error) {
-	for name := range pathNames(path) {
-		e, _, err := s.Lookup(ctx, ino, name)
-		if errors.Is(err, ErrNotExist) || err == nil && !e.Folder {
-			return 0, ErrNoRoot
-		}
-		if err != nil {
-			return 0, err
-		}
-		ino = e.Ino
-	}
-	return ino, nil
 }
 
 // SetWritable says whether the drive takes changes from us. While it does not,
@@ -285,35 +272,32 @@ func (s *Store) Writable() bool { return !s.unwanted.Load() }
 
 func (s *Store) readOnly() bool { return s.o.ReadOnly || s.unwanted.Load() }
 
-// Run settles wishes, and audits the mirror, until ctx ends, and returns when
-// its workers stopped. Uploads under way are cut off then; the journal has them.
+// Run does what the journal wants of the drive, and audits the mirror, until ctx
+// ends, and returns when its workers stopped. Uploads under way are cut off then;
+// the journal has them.
 //
-// On a read-only mount nothing is settled: what an earlier mount left in the
+// On a read-only mount nothing is sent: what an earlier mount left in the
 // journal stays there for the next one that may write.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
-	helpers.Go(func() { s.audit(ctx) })
+	auditor := &auditor{mirror: s.mirror, remote: s.remote, checker: s.checker, events: &s.events, log: s.log}
+	helpers.Go(func() { auditor.run(ctx) })
 	defer helpers.Wait()
 	defer cancel()
 	if s.o.ReadOnly {
 		<-ctx.Done()
 		return nil
 	}
-	helpers.Go(func() { s.fillBases(ctx) })
+	helpers.Go(func() { s.filler.run(ctx) })
 	return s.settler.Run(ctx)
 }
 
 // Close closes the rooms. Run must have returned, and no call may be under
-// way. It does not wait for wishes: the journal has them.
+// way. It does not wait for intents: the journal has them.
 func (s *Store) Close() error {
-	return s.closeRooms()
-}
-
-func (s *Store) closeRooms() error {
 	var errs []error
-	s.end()
-	s.background.Wait()
+	s.background.close()
 	if s.chunks != nil {
 		errs = append(errs, s.chunks.Close())
 	}
@@ -327,7 +311,7 @@ func (s *Store) closeRooms() error {
 }
 
 // Root is the inode of the mounted folder: 1, or the one --root named.
-func (s *Store) Root() uint64 { return s.root.Load() }
+func (s *Store) Root() uint64 { return s.paths.root.Load() }
 
 // OnEffects sets who tells the kernel. fn is called with no lock held, from
 // the goroutine that made the change; it must not block.

@@ -87,7 +87,7 @@ func BenchmarkStream(b *testing.B) {
 						stored = time.Since(closed)
 						b.ReportMetric(size/time.Since(began).Seconds()/rate, "rate")
 					}
-					if s.Pending().Pending == 0 {
+					if s.Queue().Stats().Pending == 0 {
 						done = time.Since(closed)
 					}
 				}

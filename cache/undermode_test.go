@@ -46,7 +46,7 @@ func TestForeignContentUnderRefusedMode(t *testing.T) {
 	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
 		t.Fatal(err)
 	}
-	failed, err := w.s.Flush(t.Context())
+	failed, err := w.s.Queue().Flush(t.Context())
 	t.Log(failed, err)
 	w.put("/f", "theirs")
 	w.poll()

@@ -186,11 +186,11 @@ func (w *world) reopen() {
 // poll hears the feed to its end.
 func (w *world) poll() {
 	w.Helper()
-	apply, from, first := w.s.Apply, w.s.Checkpoint(), false
+	apply, from, first := w.s.Feed().Apply, w.s.Feed().Checkpoint(), false
 	if first = from == ""; first {
-		apply = w.s.ApplyRefresh
+		apply = w.s.Feed().ApplyRefresh
 		var err error
-		if from, err = w.s.BeginRefresh(w.Context()); err != nil {
+		if from, err = w.s.Feed().BeginRefresh(w.Context()); err != nil {
 			w.Fatal(err)
 		}
 	}
@@ -203,11 +203,11 @@ func (w *world) poll() {
 		}
 	}
 	if first {
-		if err := w.s.EndRefresh(w.Context()); err != nil {
+		if err := w.s.Feed().EndRefresh(w.Context()); err != nil {
 			w.Fatal(err)
 		}
 	}
-	if err := w.s.FeedEnd(w.Context()); err != nil {
+	if err := w.s.Feed().FeedEnd(w.Context()); err != nil {
 		w.Fatal(err)
 	}
 }
@@ -216,7 +216,7 @@ func (w *world) flush() {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	defer cancel()
-	failed, err := w.s.Flush(ctx)
+	failed, err := w.s.Queue().Flush(ctx)
 	if err != nil || len(failed) > 0 {
 		w.Fatal("flush:", err, failed)
 	}

@@ -111,7 +111,7 @@ func xattrBytes(s string) ([]byte, bool) {
 // Getxattr is the value of an attribute of ino; ErrNoAttr when it has none of
 // that name, ErrNotSupported outside "user.".
 func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]byte, error) {
-	s.propsOfNode(ctx, ino)
+	s.lister.knowPropsOf(ctx, ino)
 	if !strings.HasPrefix(name, userPrefix) {
 		return nil, ErrNotSupported
 	}
@@ -133,7 +133,7 @@ func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]b
 	if err != nil {
 		return nil, ErrNoAttr
 	}
-	if v, ok := s.props(ino)[key]; ok {
+	if v, ok := s.ownProps(ino)[key]; ok {
 		if b, ok := xattrBytes(v); ok {
 			return b, nil
 		}
@@ -151,14 +151,25 @@ func (s *Store) virtual(n *tree.Inode, name string) (string, bool) {
 	case "version":
 		return strconv.FormatInt(n.Version, 10), n.Version != 0
 	case "state":
-		return s.stateOf(n), true
+		switch state := s.queue.state(n.Ino); {
+		case state != "":
+			return state, true
+		case tree.IsConflictName(n.Name):
+			// It remains so until it is renamed or removed: somebody has to choose.
+			return "conflict", true
+		}
+		return "synced", true
 	}
 	if n.Folder {
 		return "", false
 	}
 	switch name {
 	case "progress":
-		return s.progressOf(n.Ino)
+		p, ok := s.queue.active(n.Ino)
+		if !ok || p.Size <= 0 {
+			return "", false
+		}
+		return strconv.FormatInt(min(100, 100*p.Sent/p.Size), 10), true
 	case "md5":
 		return n.MD5, n.MD5 != "" && !n.Draft
 	case "content-version":
@@ -169,44 +180,10 @@ func (s *Store) virtual(n *tree.Inode, name string) (string, bool) {
 	return "", false
 }
 
-// stateOf says in a word how far an inode is from the drive. A conflict copy
-// that is there remains "conflict" until it is renamed or removed: somebody
-// has to choose.
-func (s *Store) stateOf(n *tree.Inode) string {
-	state := "synced"
-	if tree.IsConflictName(n.Name) {
-		state = "conflict"
-	}
-	if e, ok := s.journal.Get(n.Ino); ok {
-		state = "pending"
-		if e.Failed != "" {
-			state = "error"
-		}
-	}
-	if state == "pending" {
-		for _, p := range s.settler.Active() {
-			if p.Ino == n.Ino {
-				return "uploading"
-			}
-		}
-	}
-	return state
-}
-
-// progressOf is the percentage of the content of ino that is sent, while it is.
-func (s *Store) progressOf(ino uint64) (string, bool) {
-	for _, p := range s.settler.Active() {
-		if p.Ino == ino && p.Size > 0 {
-			return strconv.FormatInt(min(100, 100*p.Sent/p.Size), 10), true
-		}
-	}
-	return "", false
-}
-
 // Setxattr keeps an attribute; flags are setxattr(2)'s XATTR_CREATE and
 // XATTR_REPLACE.
 func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, value []byte, flags uint32) error {
-	s.propsOfNode(ctx, ino)
+	s.lister.knowPropsOf(ctx, ino)
 	key, err := s.ownKey(name)
 	if err != nil {
 		return err
@@ -227,7 +204,7 @@ func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, valu
 
 // Removexattr takes an attribute away.
 func (s *Store) Removexattr(ctx context.Context, ino, gen uint64, name string) error {
-	s.propsOfNode(ctx, ino)
+	s.lister.knowPropsOf(ctx, ino)
 	key, err := s.ownKey(name)
 	if err != nil {
 		return err
@@ -255,7 +232,7 @@ func (s *Store) ownKey(name string) (string, error) {
 // are left out, so that copying a file does not try to copy them; ask for
 // them by name.
 func (s *Store) Listxattr(ctx context.Context, ino, gen uint64) ([]string, error) {
-	s.propsOfNode(ctx, ino)
+	s.lister.knowPropsOf(ctx, ino)
 	if _, ok, err := s.inode(ino); err != nil || !ok {
 		if err == nil {
 			err = ErrNotExist
@@ -263,7 +240,7 @@ func (s *Store) Listxattr(ctx context.Context, ino, gen uint64) ([]string, error
 		return nil, err
 	}
 	var names []string
-	for k := range s.props(ino) {
+	for k := range s.ownProps(ino) {
 		if n, ok := xattrName(k); ok {
 			names = append(names, userPrefix+n)
 		}

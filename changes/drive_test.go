@@ -47,7 +47,7 @@ func newWorld(t testing.TB, prepare func(*drivetest.Server)) *world {
 		client.Close()
 		t.Fatal(err)
 	}
-	w.poller = New(client, w.store, Options{})
+	w.poller = New(client, w.store.Feed(), Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- w.poller.Run(ctx) }()
@@ -159,8 +159,8 @@ func TestDrive(t *testing.T) {
 	}
 }
 
-// longAgo is a Store that was told everything long ago.
-type longAgo struct{ *cache.Store }
+// longAgo is a Feed that was told everything long ago.
+type longAgo struct{ *cache.Feed }
 
 func (longAgo) Refreshed() time.Time { return time.Now().Add(-renewAfter) }
 
@@ -192,9 +192,9 @@ func TestRenewDrive(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.put("bulk-0000005/new", "text")
-	for b, err := range w.client.Changes(t.Context(), drive.ChangesRequest{Checkpoint: w.store.Checkpoint()}) {
+	for b, err := range w.client.Changes(t.Context(), drive.ChangesRequest{Checkpoint: w.store.Feed().Checkpoint()}) {
 		if err == nil {
-			err = w.store.Apply(t.Context(), drive.Batch{Checkpoint: b.Checkpoint})
+			err = w.store.Feed().Apply(t.Context(), drive.Batch{Checkpoint: b.Checkpoint})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -204,15 +204,15 @@ func TestRenewDrive(t *testing.T) {
 	if _, err := w.store.Resolve(t.Context(), "/bulk-0000001/renamed"); err == nil {
 		t.Fatal("the feed told it after all")
 	}
-	before := w.store.Refreshed()
-	p := New(w.client, longAgo{w.store}, Options{})
+	before := w.store.Feed().Refreshed()
+	p := New(w.client, longAgo{w.store.Feed()}, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error)
 	go func() { ran <- p.Run(ctx) }()
 	refresh(w, p)
 	w.put("bulk-0000004/meanwhile", "text")
 	refresh(w, p)
-	for late := time.Now().Add(time.Minute); !w.store.Refreshed().After(before); refresh(w, p) {
+	for late := time.Now().Add(time.Minute); !w.store.Feed().Refreshed().After(before); refresh(w, p) {
 		if time.Now().After(late) {
 			t.Fatal("not refreshed within a minute")
 		}
@@ -261,7 +261,7 @@ func TestPurgedElsewhere(t *testing.T) {
 					t.Errorf("%s: %+v, %v", path, e, err)
 				}
 			}
-			must(w, func() error { return w.store.Apply(t.Context(), drive.Batch{Nodes: []drive.Node{stale}}) })
+			must(w, func() error { return w.store.Feed().Apply(t.Context(), drive.Batch{Nodes: []drive.Node{stale}}) })
 			w.same()
 		})
 	}
@@ -279,7 +279,7 @@ func must(t testing.TB, fn func() error) {
 func TestActivityIsPoked(t *testing.T) {
 	w := newWorld(t, nil)
 	var pokes atomic.Int32
-	w.store.OnActivity(func() { pokes.Add(1) })
+	w.store.Feed().OnActivity(func() { pokes.Add(1) })
 	refresh(w, w.poller)
 	theirs := w.put("theirs/f", "text")
 	w.same()
@@ -291,7 +291,7 @@ func TestActivityIsPoked(t *testing.T) {
 	}
 	n, err := w.client.Get(t.Context(), theirs)
 	if err == nil {
-		err = w.store.Answered(n)
+		err = w.store.Feed().Answered(n)
 	}
 	if err != nil {
 		t.Error(err)
@@ -303,7 +303,7 @@ func TestActivityIsPoked(t *testing.T) {
 		}
 	}
 	pokes.Store(0)
-	if err := w.store.Answered(n); err != nil || pokes.Load() != 0 {
+	if err := w.store.Feed().Answered(n); err != nil || pokes.Load() != 0 {
 		t.Errorf("an answer that was none: %d pokes, %v", pokes.Load(), err)
 	}
 	w.same()
@@ -338,7 +338,7 @@ func TestEndlessFeed(t *testing.T) {
 	endless := drivetest.Fault{Do: drivetest.DoEndless}
 	w.fail(endless)
 	var last error
-	for _, err := range w.client.Changes(t.Context(), drive.ChangesRequest{Checkpoint: w.store.Checkpoint()}) {
+	for _, err := range w.client.Changes(t.Context(), drive.ChangesRequest{Checkpoint: w.store.Feed().Checkpoint()}) {
 		last = err
 	}
 	if !errors.Is(last, drive.ErrCut) || !strings.Contains(last.Error(), "too long") {

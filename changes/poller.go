@@ -45,7 +45,7 @@ type Target interface {
 	AbortRefresh() error
 }
 
-var _ Target = (*cache.Store)(nil)
+var _ Target = (*cache.Feed)(nil)
 
 // Options configures New; the zero value polls on Refresh only.
 type Options struct {

@@ -62,9 +62,9 @@ func TestSeventeenthFolder(t *testing.T) {
 	waitsFor(w, "nodes.children")
 	<-time.After(300 * time.Millisecond) // the drive is not asked for all of them at once
 	for _, n := range news {
-		check(w, w.Store.Answered(n))
+		check(w, w.Store.Feed().Answered(n))
 	}
-	check(w, w.Store.Answered(gone))
+	check(w, w.Store.Feed().Answered(gone))
 	began := time.Now()
 	w.Until("the seventeenth folder is told", func() bool {
 		_, err := os.Lstat(w.Path(last))

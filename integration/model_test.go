@@ -822,7 +822,7 @@ func (w *modelTest) awaitSynced(m *mnode) {
 	e := w.entry(m)
 	if strings.HasSuffix(m.name, "~") {
 		// What looks temporary is sent minutes later by itself.
-		_, _ = w.s.Flush(ctx) // failures are tried again
+		_, _ = w.s.Queue().Flush(ctx) // failures are tried again
 	}
 	for end := time.Now().Add(time.Minute); ; {
 		state, err := w.s.Getxattr(ctx, e.Ino, e.Gen, "user.drivefs.state")

@@ -169,39 +169,39 @@ func (b *bare) poll() {
 
 func (b *bare) hear() error {
 	ctx := context.Background()
-	from := b.s.Checkpoint()
+	from := b.s.Feed().Checkpoint()
 	anew := from == ""
 	if anew {
 		var err error
-		if from, err = b.s.BeginRefresh(ctx); err != nil {
+		if from, err = b.s.Feed().BeginRefresh(ctx); err != nil {
 			return err
 		}
 	}
 	for batch, err := range b.client.Changes(ctx, drive.ChangesRequest{Checkpoint: from, IncludePurged: true}) {
 		if err == nil && batch.Reset && !anew {
 			anew = true
-			_, err = b.s.BeginRefresh(ctx)
+			_, err = b.s.Feed().BeginRefresh(ctx)
 		}
 		switch {
 		case err != nil:
 		case anew:
-			err = b.s.ApplyRefresh(ctx, batch)
+			err = b.s.Feed().ApplyRefresh(ctx, batch)
 		default:
-			err = b.s.Apply(ctx, batch)
+			err = b.s.Feed().Apply(ctx, batch)
 		}
 		if err != nil {
 			if anew {
-				err = errors.Join(err, b.s.AbortRefresh())
+				err = errors.Join(err, b.s.Feed().AbortRefresh())
 			}
 			return err
 		}
 	}
 	if anew {
-		if err := b.s.EndRefresh(ctx); err != nil {
+		if err := b.s.Feed().EndRefresh(ctx); err != nil {
 			return err
 		}
 	}
-	return b.s.FeedEnd(ctx)
+	return b.s.Feed().FeedEnd(ctx)
 }
 
 // settle waits until drive and Store have nothing more to tell each other.
@@ -210,7 +210,7 @@ func (b *bare) settle() {
 	b.srv.Settle()
 	for range 20 {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		failed, err := b.s.Flush(ctx)
+		failed, err := b.s.Queue().Flush(ctx)
 		cancel()
 		if err != nil || len(failed) > 0 {
 			b.Fatalf("flush: %v, %+v", err, failed)

@@ -205,7 +205,7 @@ func (w *World) Flush() {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	failed, err := w.Store.Flush(ctx)
+	failed, err := w.Store.Queue().Flush(ctx)
 	if err != nil || len(failed) > 0 {
 		w.Errorf("flush: %v, %v", err, failed)
 	}
@@ -223,30 +223,30 @@ func (w *World) Poll() {
 // hear is the poller's round without its clock.
 func (w *World) hear(ctx context.Context) {
 	w.Helper()
-	from := w.Store.Checkpoint()
+	from := w.Store.Feed().Checkpoint()
 	anew := from == ""
 	if anew {
 		var err error
-		from, err = w.Store.BeginRefresh(ctx)
+		from, err = w.Store.Feed().BeginRefresh(ctx)
 		w.must(err)
 	}
 	for b, err := range w.Client.Changes(ctx, drive.ChangesRequest{Checkpoint: from, IncludePurged: true}) {
 		w.must(err)
 		if b.Reset && !anew {
 			anew = true
-			_, err = w.Store.BeginRefresh(ctx)
+			_, err = w.Store.Feed().BeginRefresh(ctx)
 			w.must(err)
 		}
 		if anew {
-			w.must(w.Store.ApplyRefresh(ctx, b))
+			w.must(w.Store.Feed().ApplyRefresh(ctx, b))
 		} else {
-			w.must(w.Store.Apply(ctx, b))
+			w.must(w.Store.Feed().Apply(ctx, b))
 		}
 	}
 	if anew {
-		w.must(w.Store.EndRefresh(ctx))
+		w.must(w.Store.Feed().EndRefresh(ctx))
 	}
-	w.must(w.Store.FeedEnd(ctx))
+	w.must(w.Store.Feed().FeedEnd(ctx))
 }
 
 // Path is a path below the mount point.

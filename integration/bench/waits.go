@@ -59,13 +59,13 @@ func mountSlow(arg string) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	for b, err := range client.Changes(ctx, drive.ChangesRequest{}) {
 		if err == nil {
-			err = store.Apply(ctx, b)
+			err = store.Feed().Apply(ctx, b)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := store.FeedEnd(ctx); err != nil {
+	if err := store.Feed().FeedEnd(ctx); err != nil {
 		return err
 	}
 	run, end := context.WithCancel(context.Background())

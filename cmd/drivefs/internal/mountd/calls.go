@@ -90,7 +90,7 @@ func (m *mount) status() control.Status {
 	if !s.Checkpoint.IsZero() {
 		out.Mirror.CheckpointAge = time.Since(s.Checkpoint).Seconds()
 	}
-	if oldest := m.store.Oldest(); !oldest.IsZero() {
+	if oldest := m.store.Queue().Oldest(); !oldest.IsZero() {
 		out.Uploads.OldestAge = max(0, time.Since(oldest).Seconds())
 	}
 	if feed := m.poller.Status(); feed.Err != nil && remote.Err == nil {
@@ -99,7 +99,7 @@ func (m *mount) status() control.Status {
 	if err := m.account.Tokens.Problem(); err != nil {
 		out.Problems = append(out.Problems, exit.Message(err))
 	}
-	for _, w := range m.store.Waiting(mostOldest) {
+	for _, w := range m.store.Queue().Waiting(mostOldest) {
 		if len(out.Uploads.Oldest) < mostOldest {
 			out.Uploads.Oldest = append(out.Uploads.Oldest, control.Waiting{Path: w.Path, Since: w.Since, WaitsFor: m.waitsFor(w)})
 		}
@@ -196,7 +196,7 @@ func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any
 		why = m.futile(&ending{})
 		return why != ""
 	})
-	n := m.store.Pending().Pending
+	n := m.store.Queue().Stats().Pending
 	switch {
 	case n > 0 && why != "":
 		return nil, exit.Fail(exit.Pending, "%s with %s pending; kept here, uploaded when it is back", why, show.Count(n, "change"))
@@ -204,7 +204,7 @@ func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any
 		return nil, exit.Fail(exit.Pending, "uploads are paused with %s pending: drivefs limit --resume %s", show.Count(n, "change"), m.mountpoint)
 	}
 	open := []string{}
-	for _, w := range m.store.Waiting(0) {
+	for _, w := range m.store.Queue().Waiting(0) {
 		open = append(open, w.Path)
 	}
 	return control.FlushResult{Failed: failures(failed), Open: open}, ctx.Err()
@@ -287,7 +287,7 @@ func (m *mount) answerAbout(ctx context.Context, req none, _ control.Emit) (any,
 // removed sees to it that what was removed a moment ago is in the drive's
 // trash: it settles for some seconds by itself.
 func (m *mount) removed(ctx context.Context) {
-	if m.store.Pending().Pending == 0 || m.account.Client.State().Kind != drive.Online {
+	if m.store.Queue().Stats().Pending == 0 || m.account.Client.State().Kind != drive.Online {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, removedLimit)
@@ -315,7 +315,7 @@ func (m *mount) answerRestore(ctx context.Context, req control.RestoreRequest, _
 	if err != nil {
 		return nil, account.RemoteError(m.c, err)
 	}
-	if err := m.store.Answered(n); err != nil {
+	if err := m.store.Feed().Answered(n); err != nil {
 		return nil, fmt.Errorf("restored on the drive, but not shown yet: %w", err)
 	}
 	// A folder's content comes with the feed.

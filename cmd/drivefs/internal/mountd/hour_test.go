@@ -145,9 +145,9 @@ func TestRequestsInAnHour(t *testing.T) {
 						b.login()
 					}
 					begin := time.Now()
-					for b.client.State().Kind != drive.Online || b.store.Pending().Pending > 0 {
+					for b.client.State().Kind != drive.Online || b.store.Queue().Stats().Pending > 0 {
 						if time.Since(begin) > test.healed {
-							t.Fatalf("after %v it is %s, with %d changes pending", test.healed, b.client.State().Kind, b.store.Pending().Pending)
+							t.Fatalf("after %v it is %s, with %d changes pending", test.healed, b.client.State().Kind, b.store.Queue().Stats().Pending)
 						}
 						time.Sleep(time.Second)
 					}
@@ -195,7 +195,7 @@ func newBubble(t *testing.T) *bubble {
 	})
 	must(err)
 	log := slog.New(slog.DiscardHandler)
-	poller := changes.New(b.client, b.store, changes.Options{Interval: 30 * time.Second})
+	poller := changes.New(b.client, b.store.Feed(), changes.Options{Interval: 30 * time.Second})
 	heal := &healer{account: &account.Account{Tokens: tokens, Client: b.client}, poller: poller, polls: true, token: b.token, log: log, reach: func(context.Context) error {
 		if b.way.cut.Load() {
 			return errors.New("connection refused")

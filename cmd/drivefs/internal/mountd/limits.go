@@ -45,7 +45,7 @@ func (m *mount) answerLimit(_ context.Context, req control.LimitRequest, _ contr
 	}
 	m.account.Client.SetLimits(l.now.Upload, l.now.Download)
 	if l.now.Paused != before.Paused {
-		m.store.PauseUploads(l.now.Paused)
+		m.store.Queue().Pause(l.now.Paused)
 	}
 	m.log.Info("limits changed", "uploads", show.Rate(l.now.Upload), "downloads", show.Rate(l.now.Download), "paused", l.now.Paused)
 	return l.now, nil

@@ -69,7 +69,7 @@ func (m *mount) force(e *ending) {
 		return
 	}
 	e.say, e.meter = m.stderr, show.NewMeter(m.stderr)
-	if n := m.store.Pending().Pending; n > 0 && !m.limits().Paused {
+	if n := m.store.Queue().Stats().Pending; n > 0 && !m.limits().Paused {
 		fmt.Fprintf(e.say, "%s: %s pending; waiting for the uploads, a second signal leaves them for the next mount\n", m.mountpoint, show.Count(n, "change"))
 	}
 }
@@ -177,9 +177,9 @@ func (m *mount) end(e *ending, first, second context.Context) error {
 		return err
 	}
 	e.gone = true
-	if e.pending = m.store.Pending().Pending; e.pending > len(e.failed) {
+	if e.pending = m.store.Queue().Stats().Pending; e.pending > len(e.failed) {
 		m.await(e, first, second) // what was closed since the first time
-		e.pending = m.store.Pending().Pending
+		e.pending = m.store.Queue().Stats().Pending
 	}
 	return nil
 }
@@ -311,7 +311,7 @@ type flushed struct {
 func (m *mount) flush(ctx context.Context) chan flushed {
 	done := make(chan flushed, 1)
 	go func() {
-		f, err := m.store.Flush(ctx)
+		f, err := m.store.Queue().Flush(ctx)
 		if err != nil && ctx.Err() == nil {
 			m.log.Error("waiting for the uploads", "err", err)
 		}

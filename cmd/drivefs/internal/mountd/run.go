@@ -249,8 +249,8 @@ func (m *mount) serve(ctx context.Context) error {
 		}
 		return nil
 	})
-	m.poller = changes.New(m.account.Client, m.store, changes.Options{Interval: m.c.PollInterval, Checkpoint: m.c.Checkpoint, Logger: m.log})
-	m.store.OnActivity(m.poller.Poke)
+	m.poller = changes.New(m.account.Client, m.store.Feed(), changes.Options{Interval: m.c.PollInterval, Checkpoint: m.c.Checkpoint, Logger: m.log})
+	m.store.Feed().OnActivity(m.poller.Poke)
 	if m.c.Metrics != "" {
 		end, err := serveMetrics(m)
 		if err != nil {
@@ -442,7 +442,7 @@ func (m *mount) look(ctx context.Context) error {
 	if err := bind(ctx, m.account, store, true); err != nil {
 		return errors.Join(err, store.Close())
 	}
-	poller := changes.New(m.account.Client, store, changes.Options{Interval: time.Hour, Logger: m.log})
+	poller := changes.New(m.account.Client, store.Feed(), changes.Options{Interval: time.Hour, Logger: m.log})
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	work.Go(func() { _ = poller.Run(ctx) }) // ends with ctx

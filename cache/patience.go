@@ -21,20 +21,25 @@ type patience struct {
 	bound time.Duration
 
 	mu   sync.Mutex
-	left time.Duration
-	at   time.Time
+	left time.Duration // guarded by mu
+	at   time.Time     // when left was so; zero = never yet; guarded by mu
 }
 
 // refill is how much of the time that passes may be spent waiting.
 const refill = 4 // a quarter
 
-// newFor is how long a folder that was made here counts as new: nobody else
-// can well have put anything into it, so nobody waits to be told of it.
-const newFor = 10 * time.Second
-
-// isNew reports whether dir was made here a moment ago.
-func (s *Store) isNew(dir uint64) bool {
-	return time.Since(s.madeDirs.Latest(dir, time.Time{})) < newFor
+// within calls fn with what time the purse has left, and takes off what fn used.
+// Where nothing is left to speak of fn is not called.
+func (p *patience) within(ctx context.Context, fn func(context.Context) error) error {
+	d := p.take()
+	if d < time.Millisecond {
+		return nil
+	}
+	start := time.Now()
+	defer func() { p.spent(time.Since(start)) }()
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return fn(ctx)
 }
 
 // take gives the time that the caller may wait; what of it was used is told by
@@ -60,8 +65,8 @@ func (p *patience) spent(d time.Duration) {
 	p.left = max(-p.bound, p.left-d)
 }
 
-// waiter is a caller who may hear the drive's answer to the intent that it is
-// about to make. The zero waiter hears none.
+// waiter is a caller who may get the drive's answer to the intent that it is
+// about to make. The zero waiter gets none.
 type waiter struct {
 	*settle.Waiter
 	p     *patience
@@ -71,11 +76,10 @@ type waiter struct {
 
 // expect is called before the intent about ino is made: the drive may have
 // refused it before the call that made it goes on, and what the write-back does
-// then depends on whether somebody will be told. The waiter must be left.
+// then depends on whether a caller will be told. The waiter must be left.
 func (s *Store) expect(ino uint64) waiter {
-	switch s.remote.State().Kind {
-	case drive.Offline, drive.AuthRequired:
-		return waiter{} // nobody will answer: the journal has it
+	if unreachable(s.remote) {
+		return waiter{} // the journal has it
 	}
 	d := s.patience.take()
 	if d < time.Millisecond {
@@ -102,8 +106,6 @@ func (w *waiter) await(ctx context.Context, e *journal.Entry) error {
 	defer cancel()
 	err := w.Wait(wait, e.Rev)
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		return nil // the journal has it; taking it back would be a lie too
 	case errors.Is(err, drive.ErrNameExists):
