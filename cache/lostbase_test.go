@@ -37,6 +37,7 @@ func TestBaseReplaced(t *testing.T) {
 		{name: "appended, purged", edit: func(w *world) { w.writeAt("/log", "ours\n", int64(len(old)), unix.O_WRONLY) }, purge: true, aside: "ours\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // it waits most of its time
 			w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
 			w.put("/log", old)
 			w.poll()
