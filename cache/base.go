@@ -6,9 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
-	"github.com/drivefs/drivefs/cache/tree"
+	"github.com/drivefs/drivefs/cache/settle"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -32,8 +31,7 @@ const (
 // zeros take its place neither on the drive nor here.
 type filler struct {
 	journal *journal.Journal
-	tree    *tree.Tree
-	chunks  *chunk.Cache
+	settler *settle.Settler
 	remote  *drive.Client
 
 	mu     sync.Mutex
@@ -41,8 +39,8 @@ type filler struct {
 	signal chan struct{}        // one slot
 }
 
-func newFiller(j *journal.Journal, t *tree.Tree, c *chunk.Cache, remote *drive.Client) *filler {
-	return &filler{journal: j, tree: t, chunks: c, remote: remote, inos: map[uint64]time.Time{}, signal: make(chan struct{}, 1)}
+func newFiller(j *journal.Journal, s *settle.Settler, remote *drive.Client) *filler {
+	return &filler{journal: j, settler: s, remote: remote, inos: map[uint64]time.Time{}, signal: make(chan struct{}, 1)}
 }
 
 // add asks for the base of ino, after a pause. It does not block.
@@ -116,7 +114,7 @@ func (f *filler) fillAhead(ctx context.Context, ino uint64) {
 		f.add(ino, fillRetry)
 		return
 	}
-	err = f.fill(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
+	err = f.settler.Complete(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
 	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, drive.ErrChanged), errors.Is(err, drive.ErrNotFound):
 		// What is lost is settled when the file is to be sent: until then it may
@@ -124,36 +122,4 @@ func (f *filler) fillAhead(ctx context.Context, ino uint64) {
 	default:
 		f.add(ino, fillRetry)
 	}
-}
-
-// fill fetches what is missing of the base of a draft. drive.ErrChanged or
-// ErrNotFound when it cannot be had any more.
-func (f *filler) fill(ctx context.Context, ino uint64, d *journal.Draft) error {
-	id, content, size, md5 := d.Base()
-	v := chunk.Version{ID: id, Content: content, Size: size, MD5: md5}
-	if e, ok := f.journal.Get(ino); ok {
-		v.Name = e.Place.Name
-	}
-	for _, x := range together(d.Missing(0, d.Size())) {
-		n, err := f.chunks.CopyRange(ctx, v, x.Off, x.End, d.Fill)
-		if err == nil && n < x.End-x.Off {
-			err = drive.ErrChanged
-		}
-		if err != nil {
-			return err
-		}
-	}
-	// Recorded, so that it is not needed again after a restart. Where the file
-	// was written to meanwhile, another commit will tell.
-	st, ok := d.State()
-	if !ok {
-		return nil
-	}
-	return f.tree.Learn(ino, func(e *journal.Entry) bool {
-		if e.Draft == nil || e.Draft.Gen != st.Gen {
-			return false
-		}
-		e.Draft = &st
-		return true
-	})
 }

@@ -21,7 +21,7 @@ func TestKillAfterAnswered(t *testing.T) {
 	sum := md5.Sum([]byte("body"))
 	var id string
 	root := w.s.mirror.Root().ID
-	err := host{w.s}.Update(e.Ino, func(j *journal.Entry) bool {
+	err := w.s.tree.Learn(e.Ino, func(j *journal.Entry) bool {
 		id = j.LocalID
 		j.Sent = &journal.Sent{Gen: j.Draft.Gen, Size: 4, MD5: hex.EncodeToString(sum[:]), Whole: true, At: time.Now(), Deadline: time.Now().Add(time.Second), ParentID: root, Name: "f"}
 		return true
@@ -131,7 +131,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	e, _ := w.s.Resolve(t.Context(), "/f")
 	sum := md5.Sum([]byte("AAAA"))
 	n := w.put("/theirs", "AAAA") // stands for the upload
-	err := host{w.s}.Update(e.Ino, func(j *journal.Entry) bool {
+	err := w.s.tree.Learn(e.Ino, func(j *journal.Entry) bool {
 		j.Sent = &journal.Sent{Gen: j.Draft.Gen, Size: 4, MD5: hex.EncodeToString(sum[:]), Whole: true, At: time.Now(), Deadline: time.Now().Add(time.Hour), ParentID: w.s.mirror.Root().ID, Name: "f"}
 		return true
 	})
@@ -151,7 +151,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host{w.s}.Uploaded(e.Ino, answer, d)
+	w.s.uploaded(e.Ino, answer, d)
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}

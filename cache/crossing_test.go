@@ -187,7 +187,7 @@ func TestAdoptedBytes(t *testing.T) {
 	}
 	w.s.chunks.Drop(n.ID)
 	// As settle does when the answer to the first comes now.
-	host{w.s}.Uploaded(e.Ino, n, d)
+	w.s.uploaded(e.Ino, n, d)
 	d.Close()
 	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: 4, MD5: n.Content.MD5, Name: "f"}
 	p := make([]byte, 4)
@@ -380,7 +380,7 @@ func TestAnsweredBeforeTheOtherIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (host{w.s}).Answered(ino, n); err != nil {
+	if err := w.answered(ino, n); err != nil {
 		t.Fatal(err)
 	}
 	w.s.settler.Kick(ino)

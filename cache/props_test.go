@@ -33,7 +33,7 @@ func TestPropsComeWithTheAnswer(t *testing.T) {
 	}
 	props := map[string]string{tree.PropAttr: "1"}
 	answer.Properties = map[string]map[string]string{owner: props}
-	if err := (host{w.s}).Answered(ino, answer); err != nil {
+	if err := w.answered(ino, answer); err != nil {
 		t.Fatal(err)
 	}
 	r, ok, err := w.s.mirror.Get(ino)
@@ -61,7 +61,7 @@ func TestListingBeforeProps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (host{w.s}).Answered(ino, listed); err != nil {
+	if err := w.answered(ino, listed); err != nil {
 		t.Fatal(err)
 	}
 	props := map[string]string{tree.PropAttr: "p=0640"}
@@ -81,7 +81,7 @@ func TestListingBeforeProps(t *testing.T) {
 		t.Fatal(done, err)
 	}
 	listed.Properties = map[string]map[string]string{w.s.remote.Owner(): {}}
-	if err := (host{w.s}).Foreign(listed); err != nil {
+	if err := w.s.intake.node(listed); err != nil {
 		t.Fatal(err)
 	}
 	if r, ok, err := w.s.mirror.Get(ino); err != nil || !ok || !maps.Equal(r.Props, props) {

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache/journal"
-	"github.com/drivefs/drivefs/cache/settle"
-	"github.com/drivefs/drivefs/drive"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -266,7 +265,7 @@ func TestUndoneRemovalOfATakenName(t *testing.T) {
 	if !ok || !e.Removed {
 		t.Fatalf("what was replaced: %+v", e)
 	}
-	if undone, err := (host{w.s}).Undo(a.Ino, e.Rev, drive.ErrChanged); !undone || err != nil {
+	if undone, err := w.s.tree.Undo(a.Ino, e.Rev); !undone || err != nil {
 		t.Fatal(undone, err)
 	}
 	b, err := w.s.Resolve(t.Context(), "/a")
@@ -295,7 +294,7 @@ func TestUndoneRemovalUnderTemporaryName(t *testing.T) {
 	}
 	w.s.settler.Pause(true)
 	w.unlink("/f")
-	if _, err := w.other.Rename(n.ID, settle.TempPrefix+n.ID); err != nil {
+	if _, err := w.other.Rename(n.ID, tree.TempPrefix+n.ID); err != nil {
 		t.Fatal(err)
 	}
 	w.poll()
@@ -303,7 +302,7 @@ func TestUndoneRemovalUnderTemporaryName(t *testing.T) {
 	if !ok || !e.Removed {
 		t.Fatalf("the removal: %+v", e)
 	}
-	if undone, err := (host{w.s}).Undo(f.Ino, e.Rev, drive.ErrChanged); !undone || err != nil {
+	if undone, err := w.s.tree.Undo(f.Ino, e.Rev); !undone || err != nil {
 		t.Fatal(undone, err)
 	}
 	w.want(w.ls("/"), "f")

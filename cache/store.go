@@ -147,19 +147,12 @@ func (s *Store) open(ctx context.Context) error {
 		mirror: s.mirror, tree: s.tree, journal: s.journal, remote: s.remote, props: s.props, intake: s.intake,
 		background: s.background, propsBound: s.o.CallTimeout, log: s.log,
 	}
-	s.filler = newFiller(s.journal, s.tree, s.chunks, s.remote)
 	s.siblings = newSiblings(s.tree, s.chunks, s.remote, s.background, s.o.Downloads)
 	s.patience.bound = s.o.CallTimeout
 	s.space.remote, s.space.background, s.space.bound = s.remote, s.background, s.o.CallTimeout
-	device, err := device(s.mirror)
-	if err != nil {
+	if err := s.openWriteBack(); err != nil {
 		return err
 	}
-	s.settler = settle.New(s.journal, s.remote, host{s}, settle.Options{
-		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: tree.Temporary,
-		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
-		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
-	})
 	s.queue = Queue{journal: s.journal, settler: s.settler, paths: &s.paths, readOnly: s.o.ReadOnly}
 	s.feed = Feed{mirror: s.mirror, intake: s.intake, lister: s.lister, settler: s.settler}
 	if err := s.openRoot(ctx); err != nil {

@@ -2,8 +2,6 @@ package cache
 
 import (
 	"sync/atomic"
-
-	"github.com/drivefs/drivefs/cache/tree"
 )
 
 // streamStep is how much of a new file must have been written before its
@@ -44,9 +42,7 @@ func (h *Handle) grown(off, end int64) {
 	if end < at || !st.at.CompareAndSwap(at, end+streamStep) || h.f.Gone() {
 		return
 	}
-	may := false
-	h.s.tree.Read(func(v tree.View) { may = v.MayStream(h.f.Ino) })
-	if may {
+	if h.s.tree.MayStream(h.f.Ino) {
 		h.f.SetStreamed()
 		h.s.settler.Stream(h.f.Ino, h.f.Opened.Created.Add(h.s.tree.StreamDelay()))
 	}

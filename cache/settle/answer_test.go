@@ -38,13 +38,13 @@ func TestRefusedWhileItChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		changed := false
-		w.h.undoing = func() {
+		w.changing = func() { // the worker has met what has the name
 			if !changed {
 				changed = true
 				w.rename("taken", "free")
 			}
 		}
-		err := w.told(func() (ino, rev uint64, err error) { return w.h.rename("a", "taken") })
+		err := w.told(func() (ino, rev uint64, err error) { return w.tryRename("a", "taken") })
 		if err != nil || !changed {
 			t.Errorf("told %v, changed meanwhile: %v", err, changed)
 		}
@@ -104,25 +104,7 @@ func TestAnswerThatNeverComes(t *testing.T) {
 func TestTruncatedOverwriteChangedAgain(t *testing.T) {
 	again := map[string]func(w *world){
 		"cut and written": func(w *world) { w.write("a", "newest") },
-		"appended": func(w *world) {
-			h := w.h
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			e := h.wishLocked(h.walkLocked("a"))
-			d, err := w.j.OpenDraft(e.Ino, nil)
-			if err != nil {
-				w.Fatal(err)
-			}
-			defer d.Close()
-			if _, err := d.WriteAt([]byte("more"), d.Size()); err != nil {
-				w.Fatal(err)
-			}
-			st := d.Commit()
-			e.Draft = &st
-			if err := w.j.Put(e); err != nil {
-				w.Fatal(err)
-			}
-		},
+		"appended":        func(w *world) { w.append("a", "more") },
 	}
 	for name, change := range again {
 		for _, restart := range []bool{false, true} {
@@ -143,15 +125,13 @@ func TestTruncatedOverwriteChangedAgain(t *testing.T) {
 					}
 					change(w)
 					if restart {
-						w.halt()
-						w.openJournal()
-						w.h.j = w.j
+						w.reopen()
 						w.run()
 					}
 					w.flush()
 					w.wantTree(map[string]string{"a": want})
 					w.wantTrash()
-					if n := w.h.notes(""); len(n) > 0 {
+					if n := w.notes(""); len(n) > 0 {
 						t.Errorf("reported: %q", n)
 					}
 				})
@@ -183,7 +163,7 @@ func TestOverwriteBesideOthers(t *testing.T) {
 		w.write("a", "ours")
 		w.flush()
 		w.wantTree(map[string]string{"a": "ours"})
-		if n := w.h.notes("notice"); len(n) != 1 {
+		if n := w.notes("notice"); len(n) != 1 {
 			t.Errorf("reported: %q", n)
 		}
 	})
@@ -221,7 +201,7 @@ func TestPropertiesDropped(t *testing.T) {
 			w.write("owner", "x")
 			w.flush()
 			for _, p := range []string{"a", "b", "c"} {
-				must[uint64, uint64](t)(w.h.write(p, []byte(p), attr))
+				must[uint64, uint64](t)(w.tryWrite(p, []byte(p), attr))
 				w.flush()
 				n, err := w.other.Lookup(p)
 				if err != nil {
@@ -236,7 +216,7 @@ func TestPropertiesDropped(t *testing.T) {
 				want["nodes.properties"] = 1
 			}
 			w.wantCalls(want)
-			if n := w.h.notes("notice"); all != (len(n) == 1) {
+			if n := w.notes("notice"); all != (len(n) == 1) {
 				t.Errorf("reported: %q", n)
 			}
 			w.wantTree(map[string]string{"owner": "x", "a": "a", "b": "b", "c": "c"})
@@ -249,11 +229,11 @@ func TestNoCreatedBy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{NoCreatedBy: true}, fast).run()
 		for _, p := range []string{"a", "b"} {
-			must[uint64, uint64](t)(w.h.write(p, []byte(p), map[string]string{"attr": "1"}))
+			must[uint64, uint64](t)(w.tryWrite(p, []byte(p), map[string]string{"attr": "1"}))
 			w.flush()
 		}
 		w.wantCalls(map[string]int{"content.upload": 2, "nodes.get": 1})
-		if n := w.h.notes("notice"); len(n) != 1 {
+		if n := w.notes("notice"); len(n) != 1 {
 			t.Errorf("reported: %q", n)
 		}
 	})

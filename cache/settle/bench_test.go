@@ -20,7 +20,7 @@ func BenchmarkUpload(b *testing.B) {
 		w := newWorld(b, drivetest.Options{Latency: latency}, Options{})
 		body := data(10<<10, 1)
 		for i := range files {
-			must[uint64, uint64](b)(w.h.write(fmt.Sprintf("f%04d", i), body, nil))
+			must[uint64, uint64](b)(w.tryWrite(fmt.Sprintf("f%04d", i), body, nil))
 		}
 		b.StartTimer()
 		began := time.Now()
@@ -74,7 +74,7 @@ func BenchmarkStart(b *testing.B) {
 		w.mkdir(fmt.Sprintf("d/%d", i))
 	}
 	for b.Loop() {
-		w.s = New(w.j, w.client, w.h, Options{})
+		w.s = New(w.t, w.m, w.j, w.client, w.functions(Options{}))
 		w.s.Pause(true)
 		ready := make(chan struct{})
 		w.s.tell(func(*queue) { close(ready) })

@@ -126,7 +126,7 @@ func (t *task) load(c *content) (err error) {
 	if len(d.Missing(0, c.size)) > 0 {
 		op := "complete"
 		t.op.Store(&op)
-		if err := t.s.h.Complete(t.ctx, t.ino, d); err != nil {
+		if err := t.s.Complete(drive.WithPriority(t.ctx, drive.Uploading), t.ino, d); err != nil {
 			return t.baseLost(c, err)
 		}
 	}
@@ -167,11 +167,11 @@ func (t *task) baseLost(c *content, cause error) error {
 		return fmt.Errorf("%w: the version that was changed here is there, and cannot be read: %w", drive.ErrUnavailable, cause)
 	}
 	if n.ID != "" {
-		if err := t.s.h.Foreign(n); err != nil {
+		if err := t.s.noteNode(n); err != nil {
 			return err
 		}
 	}
-	return t.s.h.BaseLost(t.ctx, t.ino, c.draft, n)
+	return t.s.baseLost(t.ctx, t.ino, c.draft, n)
 }
 
 var errNoContent = errors.New("the entry has neither a node nor content")

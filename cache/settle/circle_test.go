@@ -5,7 +5,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -22,12 +21,12 @@ func TestWaitsForWhatIsRemovedMeanwhile(t *testing.T) {
 		w.stop = nil
 
 		w.rename("top/d", "d")
-		w.remove("top")
+		top, _ := must[uint64, uint64](t)(w.tryRemove("top"))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		q := newQueue(ctx, w.s)
 		q.takeChanges()
-		top, d := w.h.removedOf(t, "top"), w.h.ino("d")
+		d := w.ino("d")
 		q.start(q.items[top], laneCalls)
 		r := <-q.reports
 		if r.kind != waits || r.on != d {
@@ -48,24 +47,4 @@ func TestWaitsForWhatIsRemovedMeanwhile(t *testing.T) {
 		w.wantTree(map[string]string{})
 		w.wantTrash("top")
 	})
-}
-
-// ino is the inode that the user sees under a path.
-func (h *memHost) ino(p string) uint64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.walkLocked(p)
-}
-
-// removedOf is the inode of a removed entry of that name.
-func (h *memHost) removedOf(t *testing.T, name string) (ino uint64) {
-	t.Helper()
-	for _, i := range h.j.Inos() {
-		h.j.Peek(i, func(e *journal.Entry) {
-			if e.Removed && e.Place.Name == name {
-				ino = i
-			}
-		})
-	}
-	return ino
 }

@@ -15,7 +15,7 @@ import (
 func (w *world) misdated(by time.Duration) {
 	w.Helper()
 	for _, ino := range w.j.Inos() {
-		err := w.j.Update(ino, func(e *journal.Entry) bool {
+		err := w.t.Learn(ino, func(e *journal.Entry) bool {
 			for _, at := range []*time.Time{&e.Due, &e.Since, &e.RetryAt, &e.FailedAt} {
 				if !at.IsZero() {
 					*at = at.Add(by)
@@ -46,7 +46,6 @@ func TestClockWasWrong(t *testing.T) {
 		for _, by := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
 			bubble(t, fmt.Sprint(name, by), func(t *testing.T) {
 				w := newWorld(t, drivetest.Options{}, o).run()
-				w.h.delay = o.UploadDelay
 				if fault != nil {
 					w.srv.Hook(once("content.upload", func() *drivetest.Fault { return fault }))
 				}
@@ -55,10 +54,8 @@ func TestClockWasWrong(t *testing.T) {
 					w.until("it was sent", func() bool { return w.srv.Requests()["content.upload"] > 0 })
 					time.Sleep(time.Second)
 				}
-				w.halt()
 				w.srv.Hook(nil)
-				w.openJournal()
-				w.h.j = w.j
+				w.reopen()
 				w.misdated(by)
 				w.run()
 				began := time.Now()
@@ -69,7 +66,7 @@ func TestClockWasWrong(t *testing.T) {
 					t.Errorf("took %v, %d entries left", took, w.j.Len())
 				}
 				w.wantTree(map[string]string{"a": "hello, drive"})
-				if n := w.h.notes(""); len(n) > 0 {
+				if n := w.notes(""); len(n) > 0 {
 					t.Errorf("reported: %q", n)
 				}
 			})
@@ -84,9 +81,7 @@ func TestRefusedBeforeRestart(t *testing.T) {
 		w.srv.SetFaults(drivetest.Faults{OverQuota: true})
 		w.write("a", "x")
 		w.until("refused", func() bool { return w.s.Stats().Failed > 0 })
-		w.halt()
-		w.openJournal()
-		w.h.j = w.j
+		w.reopen()
 		w.srv.ResetRequests()
 		w.run()
 		time.Sleep(time.Minute)
@@ -105,9 +100,9 @@ func TestPanic(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, Options{Seed: 1}).run()
 		w.s.Pause(true)
-		bad, _ := must[uint64, uint64](t)(w.h.write("bad", []byte("x"), nil))
+		bad, _ := must[uint64, uint64](t)(w.tryWrite("bad", []byte("x"), nil))
 		tried := 0
-		w.h.uploading = func(ino uint64) {
+		w.uploading = func(ino uint64) {
 			if ino == bad {
 				tried++
 				panic("a mistake")
@@ -116,9 +111,7 @@ func TestPanic(t *testing.T) {
 		w.s.Pause(false)
 		for restart := range 3 {
 			if restart > 0 {
-				w.halt()
-				w.openJournal()
-				w.h.j = w.j
+				w.reopen()
 				w.run()
 			}
 			w.write(fmt.Sprint("good", restart), "x")
@@ -131,7 +124,7 @@ func TestPanic(t *testing.T) {
 		if tried == 0 || tried > 3 {
 			t.Errorf("run into %d times", tried)
 		}
-		w.h.uploading = nil
+		w.uploading = nil
 		w.flush()
 		w.wantTree(map[string]string{"bad": "x", "good0": "x", "good1": "x", "good2": "x"})
 	})
@@ -157,7 +150,7 @@ func TestServiceClockIsWrong(t *testing.T) {
 				w.flush()
 				w.wantTree(map[string]string{"first": "tells who we are, and what time it is", "a": "hello, drive", "d": "/"})
 				w.wantTrash()
-				if n := w.h.notes(""); len(n) > 0 {
+				if n := w.notes(""); len(n) > 0 {
 					t.Errorf("reported: %q", n)
 				}
 			})

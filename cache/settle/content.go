@@ -7,15 +7,16 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
 // uploadNew makes the file of e.
 func (t *task) uploadNew(e *journal.Entry) report {
-	if from := t.s.h.Ancestor(t.ino); from != 0 && t.s.working(from) {
+	if from := t.s.tree.Ancestor(t.ino); from != 0 && t.s.working(from) {
 		return report{kind: waits, on: from}
 	}
-	if did, err := t.s.h.Inherit(t.ino, e.Rev); err != nil {
+	if did, err := t.s.tree.Inherit(t.ino, e.Rev); err != nil {
 		return t.fail(err)
 	} else if did {
 		return report{kind: again} // an overwrite now, and what it waits for is the queue's to say
@@ -63,7 +64,7 @@ func (t *task) uploadNew(e *journal.Entry) report {
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrDuplicate):
 		return t.fileInTheWay(c, err, parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
-		if e, ok := t.s.j.Clone(t.ino); ok {
+		if e, ok := t.entry(); ok {
 			return t.parentTrouble(e, parent, err)
 		}
 		return report{kind: next}
@@ -145,7 +146,7 @@ func (t *task) answered(c *content, n drive.Node, sum string, was int64) report 
 		if was > 0 && n.Content.Version > was+1 && !madeUp(&n) {
 			// Where the service ignores If-Match, nothing could have kept that
 			// from happening (API §5.6, §7.2).
-			t.s.h.Notice(t.ino, "the file was changed on the drive in the very moment it was sent from here, and that change was replaced")
+			t.s.notice(t.ino, "the file was changed on the drive in the very moment it was sent from here, and that change was replaced")
 		}
 		return t.stored(c, n, sum)
 	}
@@ -165,7 +166,7 @@ func (t *task) answered(c *content, n drive.Node, sum string, was int64) report 
 
 // stored: the node holds the generation c, verified.
 func (t *task) stored(c *content, n drive.Node, sum string) report {
-	t.s.h.Uploaded(t.ino, n, c.draft)
+	t.s.o.Uploaded(t.ino, n, c.draft)
 	err := t.learn(n, func(e *journal.Entry) {
 		at := time.Now()
 		parent, name := "", ""
@@ -205,10 +206,10 @@ func (t *task) overtaken(n drive.Node) report {
 	if err := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); err != nil {
 		return t.fail(err)
 	}
-	if err := t.s.h.Foreign(n); err != nil {
+	if err := t.s.noteNode(n); err != nil {
 		return t.fail(err)
 	}
-	e, ok := t.s.j.Clone(t.ino)
+	e, ok := t.entry()
 	if !ok {
 		return report{kind: next}
 	}
@@ -221,7 +222,7 @@ var errSpoiled = errors.New("the drive keeps storing other bytes than were sent"
 func (t *task) unsent(c *content, err error) report {
 	switch {
 	case errors.Is(err, drive.ErrAmbiguous):
-		e, ok := t.s.j.Clone(t.ino)
+		e, ok := t.entry()
 		if !ok || e.Sent == nil {
 			return report{kind: next}
 		}
@@ -261,7 +262,7 @@ func (t *task) sourceError(err error) report {
 
 // fileInTheWay settles a conflict that a POST met, or would have met.
 func (t *task) fileInTheWay(c *content, cause error, parent, name string) report {
-	e, ok := t.s.j.Clone(t.ino)
+	e, ok := t.entry()
 	if !ok || e.Sent == nil {
 		return report{kind: next}
 	}
@@ -293,7 +294,7 @@ func (t *task) overwrite(e *journal.Entry) report {
 	if in, err := t.inTrash(e); err != nil {
 		return t.fail(err)
 	} else if in {
-		if err := t.s.h.Lost(t.ino, "its folder was removed on the drive while it was changed here"); err != nil {
+		if err := t.s.lost(t.ino, "its folder was removed on the drive while it was changed here"); err != nil {
 			return t.fail(err)
 		}
 		return report{kind: next}
@@ -336,10 +337,10 @@ func (t *task) overwrite(e *journal.Entry) report {
 // contentConflict: the node got other content from others while it was changed
 // here.
 func (t *task) contentConflict(e *journal.Entry, n drive.Node) report {
-	if err := t.s.h.Foreign(n); err != nil {
+	if err := t.s.noteNode(n); err != nil {
 		return t.fail(err)
 	}
-	if strings.HasPrefix(e.Base.Name, TempPrefix) && !t.back(e) {
+	if strings.HasPrefix(e.Base.Name, tree.TempPrefix) && !t.back(e) {
 		t.handOver(e)
 	}
 	return t.conflict(e, "the file was changed on the drive while it was changed here")
@@ -430,7 +431,7 @@ func (t *task) handOver(e *journal.Entry) {
 // abandon gives up a PENDING node that does not take its content: the file is
 // made anew.
 func (t *task) abandon(n drive.Node) report {
-	if err := t.s.h.Gone(n.ID, n.Version); err != nil {
+	if err := t.s.noteGone(n.ID, n.Version); err != nil {
 		return t.fail(err)
 	}
 	err := t.update(func(e *journal.Entry) bool {

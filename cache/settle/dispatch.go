@@ -3,8 +3,6 @@ package settle
 import (
 	"context"
 	"time"
-
-	"github.com/drivefs/drivefs/cache/journal"
 )
 
 // dispatch starts what may start.
@@ -28,9 +26,7 @@ func (q *queue) dispatch(now time.Time) {
 				break
 			}
 			// The world has moved on since it was found ready.
-			fresh := false
-			q.s.j.Peek(it.ino, func(e *journal.Entry) { fresh = e.Rev == it.rev })
-			if !fresh {
+			if e, ok := q.s.j.Get(it.ino); !ok || e.Rev != it.rev {
 				q.look(it.ino)
 				continue
 			}
@@ -60,7 +56,7 @@ func (q *queue) start(it *item, l lane) {
 	}
 	if it.node == "" && len(it.home) == 0 {
 		// It is about to appear there: a removal of the folder must wait.
-		it.home, _, _, _ = resolve(q.s.h, it.place.Parents, nil) // the worker tells of an error
+		it.home, _, _, _ = resolve(q.s.tree, it.place.Parents, nil) // the worker tells of an error
 		it.name = it.place.Name
 		q.index(it)
 	}
@@ -117,9 +113,13 @@ func (q *queue) report(r report) {
 	q.guard(it, r, now)
 
 	rev := it.rev
-	present := q.s.j.Peek(it.ino, func(e *journal.Entry) { it.take(e, &q.s.o) })
+	e, present := q.s.j.Get(it.ino)
 	if present {
+		it.take(e, &q.s.o)
 		q.index(it)
+	}
+	if r.folder != "" {
+		q.work.Go(func() { q.s.noteFolder(q.ctx, it.ino, r.folder) })
 	}
 	// Those who waited go first: what they still wait for is judged by what
 	// this one has done, and only then what this one waits for.

@@ -21,7 +21,7 @@
 //   - What a call may bring about is in the journal before the call goes out
 //     (Sent and LocalID for what is made or sent; for a rename or a move Base
 //     is in doubt, and not believed until the node was got), and what it
-//     did bring about is handed to the Host, then recorded in the entry, before
+//     did bring about is handed to the mirror, then recorded in the entry, before
 //     the next one. A kill between any two instructions therefore ends in
 //     looking, never in a second effect. What earlier calls of unknown outcome
 //     sent stays in Sent until one is known to have taken effect.
@@ -67,5 +67,6 @@
 // # Lock order
 //
 // Settler.mu is a leaf: nothing is called while it is held. Run and the
-// workers hold no lock when they call Host, the drive or Journal.
+// workers hold no lock when they call the tree, the mirror, the journal, the drive
+// or a function of Options.
 package settle

@@ -1,7 +1,5 @@
 package settle
 
-import "github.com/drivefs/drivefs/cache/journal"
-
 import "time"
 
 // flush is one call of Flush. failed is guarded by Settler.mu.
@@ -25,11 +23,9 @@ func (q *queue) flush(f *flush) {
 			q.items[ino] = it
 		}
 		it.final = false
-		q.s.j.Peek(ino, func(e *journal.Entry) {
-			if !e.Open || e.Removed {
-				it.haste = e.Rev
-			}
-		})
+		if e, ok := q.s.j.Get(ino); ok && (!e.Open || e.Removed) {
+			it.haste = e.Rev
+		}
 		q.look(ino)
 		if it.open && it.task == nil || it.streaming() {
 			q.settled(ino, nil)

@@ -48,7 +48,7 @@ func (t *task) makeFolder(e *journal.Entry) report {
 	case errors.Is(err, drive.ErrNameExists), errors.Is(err, drive.ErrConflict), errors.Is(err, drive.ErrProtocol) && unclearCall(err):
 		return t.folderInTheWay(err, parent, name)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
-		if e, ok := t.s.j.Clone(t.ino); ok {
+		if e, ok := t.entry(); ok {
 			return t.parentTrouble(e, parent, err)
 		}
 		return report{kind: next}
@@ -91,7 +91,7 @@ func (t *task) madeFolder(n drive.Node) report {
 // folderInTheWay settles a CreateFolder that met a node, or whose answer cannot
 // be read: then it looks for the one that it made.
 func (t *task) folderInTheWay(cause error, parent, name string) report {
-	e, ok := t.s.j.Clone(t.ino)
+	e, ok := t.entry()
 	if !ok || e.Sent == nil {
 		return report{kind: next}
 	}
@@ -135,7 +135,7 @@ func (t *task) notOurs(e *journal.Entry, v verdict, n drive.Node, cause error, p
 	switch {
 	case v == foreign && mapped && !sits(n, parent, name):
 		// What our earlier try made was taken elsewhere, and is another's by now.
-		if err := t.s.h.Foreign(n); err != nil {
+		if err := t.s.noteNode(n); err != nil {
 			return t.fail(err)
 		}
 		return t.freshLocalID(cause)

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
@@ -71,7 +72,9 @@ func TestRemoveUnanswered(t *testing.T) {
 			want: map[string]string{"a": "theirs"}},
 		{name: "overwritten", old: "old", fault: drivetest.Fault{Status: 504, Effect: drivetest.EffectDone}, trash: []string{"a"}},
 		{name: "overwritten, cut short", old: "old", fault: drivetest.Fault{Status: 504, Effect: drivetest.EffectTruncated, After: 20 * time.Millisecond}, trash: []string{"a"}},
-		{name: "overwritten by others only", old: "old", fault: drivetest.Fault{Status: 504}, theirs: "theirs", want: map[string]string{"a": "theirs"}},
+		// The removal is undone, and brings back what it removed, beside theirs.
+		{name: "overwritten by others only", old: "old", fault: drivetest.Fault{Status: 504}, theirs: "theirs",
+			want: map[string]string{"a": "theirs", "a (conflict HOST)": long}},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
 			w := newWorld(t, drivetest.Options{}, fast).run()
@@ -128,7 +131,7 @@ func TestTrashedUnderTemporaryName(t *testing.T) {
 		trashed := 0
 		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
 			for _, n := range w.other.Tree() {
-				if strings.HasPrefix(n.Name, TempPrefix) && n.Status == drivetest.StatusAvailable {
+				if strings.HasPrefix(n.Name, tree.TempPrefix) && n.Status == drivetest.StatusAvailable {
 					if _, err := w.other.Trash(n.ID); err != nil {
 						t.Error(err)
 					}
@@ -143,7 +146,7 @@ func TestTrashedUnderTemporaryName(t *testing.T) {
 			t.Fatalf("%d trashed", trashed)
 		}
 		for _, n := range w.other.TrashList() {
-			if strings.HasPrefix(n.Name, TempPrefix) {
+			if strings.HasPrefix(n.Name, tree.TempPrefix) {
 				t.Errorf("%s is in the trash", n.Name)
 			}
 		}

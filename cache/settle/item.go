@@ -98,7 +98,7 @@ func takeFrom[K comparable](m map[K]map[*item]bool, k K, it *item) {
 	}
 }
 
-// take copies what the queue needs. It runs under the journal's read lock.
+// take copies what the queue needs.
 //
 // Times of the journal are those of a clock that may have been wrong: none is
 // waited for longer than the longest legal wait from when it was first seen.

@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
-// assassin kills at one request: what the state directory and the mirror hold
-// then is all that is left, and no request after it arrives.
+// assassin kills at one request: what the state directory holds then
+// is all that is left, and no request after it arrives.
 type assassin struct {
 	w      *world
 	at     int
@@ -26,7 +27,6 @@ type assassin struct {
 	n      int
 	dead   chan struct{}
 	dir    string
-	host   *memHost
 	killed string
 }
 
@@ -59,12 +59,8 @@ func (a *assassin) hook(op drivetest.Op) *drivetest.Fault {
 
 // kill does it.
 func (a *assassin) kill(at string) {
-	h := a.w.h
 	a.w.life.end()
-	h.mu.Lock()
 	copyDir(a.w, a.w.dir, a.dir)
-	a.host = h.copyFor(nil)
-	h.mu.Unlock()
 	a.killed = at
 	close(a.dead)
 }
@@ -82,11 +78,10 @@ func (a *assassin) rise(first ...func()) {
 	w.halt()
 	w.disconnect()
 	w.srv.Hook(nil)
-	w.dir, w.h = a.dir, a.host
-	w.openJournal()
-	w.h.j = w.j
-	w.h.layWishes()
+	w.beforeWrite.Store(nil)
+	w.dir = a.dir
 	w.connect()
+	w.open()
 	for _, fn := range first {
 		fn()
 	}
@@ -215,7 +210,7 @@ func TestKill(t *testing.T) {
 						w.flush()
 						w.wantTree(tt.want)
 						w.wantTrash(tt.trash...)
-						if n := w.h.notes(""); len(n) > 0 {
+						if n := w.notes(""); len(n) > 0 {
 							t.Errorf("reported: %q", n)
 						}
 						if t.Failed() {
@@ -368,11 +363,11 @@ func TestRandom(t *testing.T) {
 			w.flush()
 			w.wantTree(m)
 			for _, n := range w.other.TrashList() {
-				if strings.HasPrefix(n.Name, TempPrefix) {
+				if strings.HasPrefix(n.Name, tree.TempPrefix) {
 					t.Errorf("%s is in the trash", n.Name)
 				}
 			}
-			if n := w.h.notes(""); len(n) > 0 {
+			if n := w.notes(""); len(n) > 0 {
 				t.Errorf("reported: %q", n)
 			}
 			if t.Failed() {

@@ -71,7 +71,7 @@ func TestKilledThenChanged(t *testing.T) {
 								tree["elsewhere"] = body
 							}
 							w.wantTree(tree)
-							for _, n := range w.h.notes("") {
+							for _, n := range w.notes("") {
 								if strings.HasPrefix(n, "conflict") {
 									t.Errorf("reported: %q", n)
 								}
@@ -84,27 +84,5 @@ func TestKilledThenChanged(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// append adds to a file and closes it.
-func (w *world) append(p, more string) {
-	w.Helper()
-	h := w.h
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	e := h.wishLocked(h.walkLocked(p))
-	d, err := w.j.OpenDraft(e.Ino, nil)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer d.Close()
-	if _, err := d.WriteAt([]byte(more), d.Size()); err != nil {
-		w.Fatal(err)
-	}
-	st := d.Commit()
-	e.Draft = &st
-	if err := w.j.Put(e); err != nil {
-		w.Fatal(err)
 	}
 }

@@ -2,24 +2,13 @@ package settle
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
-func (h *memHost) Place(id string) (name string, parents []string, ok bool, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := h.mirror[id]
-	if r == nil || !r.live {
-		return "", nil, false, h.unreadable
-	}
-	return r.name, slices.Clone(r.parents), true, h.unreadable
-}
-
 // TestToldAfterKill: a call whose answer was lost with the process is told to
-// the host by the next life, also where only the case of a name, or a folder
+// the mirror by the next life, also where only the case of a name, or a folder
 // that the node left, differs from what the mirror has.
 func TestToldAfterKill(t *testing.T) {
 	for _, tt := range []struct {
@@ -35,8 +24,8 @@ func TestToldAfterKill(t *testing.T) {
 		},
 		{
 			name:  "one folder less",
-			setup: func(w *world) { w.mkdir("d"); w.write("d/f", "f"); w.h.link("d/f", "", "d") },
-			ops:   func(w *world) { w.h.link("d/f", "") },
+			setup: func(w *world) { w.mkdir("d"); w.write("d/f", "f"); w.link("d/f", "", "d") },
+			ops:   func(w *world) { w.link("d/f", "") },
 			path:  "f",
 		},
 	} {
@@ -58,8 +47,8 @@ func TestToldAfterKill(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if name, parents, ok, err := w.h.Place(n.ID); err != nil || !ok || name != n.Name || !sameSet(parents, n.Parents) {
-							t.Errorf("the host has %q in %q (%v), the drive %q in %q", name, parents, ok, n.Name, n.Parents)
+						if name, parents, ok, err := w.t.NodePlace(n.ID); err != nil || !ok || name != n.Name || !sameSet(parents, n.Parents) {
+							t.Errorf("the mirror has %q in %q (%v), the drive %q in %q", name, parents, ok, n.Name, n.Parents)
 						}
 					}) || !killed {
 						break

@@ -25,7 +25,7 @@ func TestLargeBesideSmall(t *testing.T) {
 			}
 			more()
 			synctest.Wait()
-			ino, rev := must[uint64, uint64](t)(w.h.write("large", []byte(bodies["large"]), nil))
+			ino, rev := must[uint64, uint64](t)(w.tryWrite("large", []byte(bodies["large"]), nil))
 			done := make(chan error, 1)
 			go func() { done <- w.s.Wait(w.ctx(), ino, rev) }()
 			began := time.Now()

@@ -49,7 +49,7 @@ func (t *task) examine(e *journal.Entry, n drive.Node, l look) (verdict, drive.N
 		ev.began = l.sent.Began
 	}
 	if n.ID != "" && l.clue != byNode {
-		ino, err := t.s.h.InoOf(n.ID)
+		ino, err := t.s.tree.InoOf(n.ID)
 		if err != nil {
 			return unclear, n, err
 		}
@@ -263,7 +263,7 @@ func (t *task) resendable(e *journal.Entry) (bool, error) {
 	if e.NodeID != "" {
 		return true, nil
 	}
-	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, nil)
+	ids, wait, gone, err := resolve(t.s.tree, e.Place.Parents, nil)
 	return err == nil && wait == 0 && gone == 0 && len(ids) > 0 && ids[0] == e.Sent.ParentID && e.Place.Name == e.Sent.Name, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -110,11 +109,11 @@ func (t *task) get(id string) (drive.Node, error) {
 // toldGone tells whether the feed has told of a node that it is gone: then a
 // 404 is no question.
 func (t *task) toldGone(id string) (bool, error) {
-	ino, err := t.s.h.InoOf(id)
+	ino, err := t.s.tree.InoOf(id)
 	if err != nil || ino == 0 {
 		return false, err
 	}
-	_, _, live, err := t.s.h.Place(id)
+	_, _, live, err := t.s.tree.NodePlace(id)
 	return err == nil && !live, err
 }
 
@@ -123,7 +122,7 @@ func (t *task) placeOf(id string) (name string, parents []string, err error) {
 	if e, ok := t.s.j.ByNode(id); ok && e.Base != nil {
 		return e.Base.Name, e.Base.Parents, nil
 	}
-	name, parents, _, err = t.s.h.Place(id)
+	name, parents, _, err = t.s.tree.NodePlace(id)
 	return name, parents, err
 }
 
@@ -140,11 +139,9 @@ func (t *task) getOnce(id string) (drive.Node, error) {
 func (t *task) placesSent(parent string) map[string]uint64 {
 	sent := map[string]uint64{}
 	for _, ino := range t.s.j.Inos() {
-		t.s.j.Peek(ino, func(e *journal.Entry) {
-			if e.NodeID == "" && e.Sent != nil && e.Sent.ParentID == parent {
-				sent[drive.Fold(e.Sent.Name)] = ino
-			}
-		})
+		if e, ok := t.s.j.Get(ino); ok && e.NodeID == "" && e.Sent != nil && e.Sent.ParentID == parent {
+			sent[drive.Fold(e.Sent.Name)] = ino
+		}
 	}
 	return sent
 }

@@ -58,7 +58,7 @@ func TestNotFoundForAWhile(t *testing.T) {
 					case "mkdir":
 						w.wantTree(map[string]string{"d": "/", "d/a": "old", "d/n": "/"})
 					}
-					if n := w.h.notes(""); len(n) > 0 {
+					if n := w.notes(""); len(n) > 0 {
 						t.Errorf("reported: %q", n)
 					}
 				})

@@ -37,9 +37,7 @@ func TestMkdirUnanswered(t *testing.T) {
 								return
 							}
 							if n, err := w.other.Lookup("d"); err == nil {
-								if err := w.h.Foreign(asNode(n)); err != nil {
-									t.Error(err)
-								}
+								w.tell(asNode(n))
 							}
 						}
 						a := w.arm(1<<30, true)
@@ -89,7 +87,7 @@ func TestMkdirUnanswered(t *testing.T) {
 						w.srv.Hook(nil)
 						w.wantTree(map[string]string{"d": "/", "d/f": "x"})
 						w.wantTrash()
-						if n := w.h.notes(""); len(n) > 0 {
+						if n := w.notes(""); len(n) > 0 {
 							t.Errorf("reported: %q", n)
 						}
 					})

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -67,7 +68,7 @@ func (q *queue) blocker(it *item) (on uint64, slot bool) {
 		}
 		return q.heir(it), false
 	}
-	ids, wait, gone, err := resolve(q.s.h, it.place.Parents, it.home)
+	ids, wait, gone, err := resolve(q.s.tree, it.place.Parents, it.home)
 	if err != nil {
 		return 0, false // the worker meets it too, and says so
 	}
@@ -80,7 +81,7 @@ func (q *queue) blocker(it *item) (on uint64, slot bool) {
 		}
 	}
 	if wait != 0 || gone != 0 {
-		return 0, false // the worker tells the host, or tries again
+		return 0, false // the worker gives it another place, or tries again
 	}
 	moves := !sameSet(ids, it.home)
 	if it.node != "" && !moves && it.name == it.place.Name {
@@ -103,7 +104,7 @@ func (q *queue) heir(it *item) uint64 {
 	if it.node == "" || it.folder {
 		return 0
 	}
-	ino := q.s.h.Heir(it.ino)
+	ino := q.s.tree.Heir(it.ino)
 	if ino != 0 && q.items[ino] == nil {
 		q.look(ino)
 	}
@@ -174,12 +175,12 @@ func (q *queue) inTheWay(ino uint64, node, parent, name string) *item {
 			return u
 		}
 	}
-	holder, id, err := q.s.h.Holder(parent, name)
+	holder, id, err := q.s.tree.Holder(parent, name)
 	if err != nil || holder == 0 || holder == ino || id == node {
 		return nil
 	}
 	if h := q.byNode[id]; h != nil && h.ino != ino && q.leaves(h, parent, name) {
-		if h.task == nil && h.removed && q.s.h.Heir(h.ino) == ino {
+		if h.task == nil && h.removed && q.s.tree.Heir(h.ino) == ino {
 			return nil // it gives its node to this one
 		}
 		return h
@@ -196,24 +197,24 @@ func (q *queue) leaves(it *item, parent, name string) bool {
 	if name != "" && drive.Fold(it.place.Name) != drive.Fold(name) {
 		return true
 	}
-	ids, _, _, err := resolve(q.s.h, it.place.Parents, it.home)
+	ids, _, _, err := resolve(q.s.tree, it.place.Parents, it.home)
 	return err == nil && !slices.Contains(ids, parent)
 }
 
 // moves reports whether the entry wants other parents than its node has.
 func (q *queue) moves(it *item) bool {
-	ids, wait, gone, err := resolve(q.s.h, it.place.Parents, it.home)
+	ids, wait, gone, err := resolve(q.s.tree, it.place.Parents, it.home)
 	return err != nil || wait != 0 || gone != 0 || !sameSet(ids, it.home)
 }
 
 // resolve gives the node ids of parents. One that the node has already (home)
 // needs no node that is known to be live. wait or gone is a folder for which
 // there is none; then the ids are not complete.
-func resolve(h Host, parents []uint64, home []string) (ids []string, wait, gone uint64, err error) {
+func resolve(t *tree.Tree, parents []uint64, home []string) (ids []string, wait, gone uint64, err error) {
 	for _, p := range parents {
 		id := ""
 		for _, have := range home {
-			ino, err := h.InoOf(have)
+			ino, err := t.InoOf(have)
 			if err != nil {
 				return nil, 0, 0, err
 			}
@@ -223,15 +224,15 @@ func resolve(h Host, parents []uint64, home []string) (ids []string, wait, gone 
 			}
 		}
 		if id == "" {
-			var st FolderState
-			if id, st, err = h.FolderID(p); err != nil {
+			var st tree.FolderState
+			if id, st, err = t.FolderID(p); err != nil {
 				return nil, 0, 0, err
 			}
 			switch st {
-			case Waiting:
+			case tree.Waiting:
 				wait = p
 				continue
-			case Gone:
+			case tree.Gone:
 				gone = p
 				continue
 			}

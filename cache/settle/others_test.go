@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -30,7 +31,7 @@ func TestRandomWithOthers(t *testing.T) {
 			t.Cleanup(func() {
 				if t.Failed() {
 					t.Log(strings.Join(c.log, "; "))
-					t.Log(w.h.notes(""))
+					t.Log(w.notes(""))
 					w.logRequests()
 				}
 			})
@@ -89,12 +90,12 @@ func (c *crowd) fresh(folders []string) string {
 }
 
 func (c *crowd) us() {
-	files, folders := c.w.h.view()
+	files, folders := c.w.shown()
 	paths := slices.Sorted(maps.Keys(files))
 	switch k := c.r.IntN(10); {
 	case k < 1:
 		p := c.fresh(folders)
-		if _, _, err := c.w.h.mkdir(p); err == nil {
+		if _, _, err := c.w.tryMkdir(p); err == nil {
 			c.notef("mkdir %s", p)
 		}
 	case k < 6:
@@ -107,7 +108,7 @@ func (c *crowd) us() {
 		}
 		c.n++
 		s := fmt.Sprint("ours ", c.n, ".")
-		if ino, _, err := c.w.h.write(p, []byte(s), nil); err == nil {
+		if ino, _, err := c.w.tryWrite(p, []byte(s), nil); err == nil {
 			c.ours[ino] = s
 			c.notef("write %s %q", p, s)
 		}
@@ -119,16 +120,16 @@ func (c *crowd) us() {
 		if p == q || slices.Contains(folders, q) || files[q] != 0 {
 			return // replacing would be a wish to be rid of content
 		}
-		if _, _, err := c.w.h.rename(p, q); err == nil {
+		if _, _, err := c.w.tryRename(p, q); err == nil {
 			c.notef("rename %s %s", p, q)
 		}
 	}
 }
 
 func (c *crowd) other() {
-	tree := c.w.other.Tree()
+	nodes := c.w.other.Tree()
 	var files, folders []string
-	for p, n := range tree {
+	for p, n := range nodes {
 		switch {
 		case n.Status != drivetest.StatusAvailable:
 		case n.Kind == drivetest.KindFolder:
@@ -144,37 +145,30 @@ func (c *crowd) other() {
 	switch k := c.r.IntN(10); {
 	case k < 4:
 		p := c.fresh(folders)
-		if n, err := c.w.other.Put(tree[pathDir(p)].ID, path.Base(p), strings.NewReader(s)); err == nil {
+		if n, err := c.w.other.Put(nodes[pathDir(p)].ID, path.Base(p), strings.NewReader(s)); err == nil {
 			c.theirs[n.ID] = s
 			c.notef("they put %s %q", p, s)
 		}
 	case k < 7 && len(files) > 0:
 		p := pickOne(c.r, files)
-		if strings.Contains(p, TempPrefix) {
+		if strings.Contains(p, tree.TempPrefix) {
 			return
 		}
-		if n, err := c.w.other.Overwrite(tree[p].ID, strings.NewReader(s)); err == nil {
+		if n, err := c.w.other.Overwrite(nodes[p].ID, strings.NewReader(s)); err == nil {
 			c.theirs[n.ID] = s
 			c.notef("they overwrite %s %q", p, s)
 		}
 	case k < 9 && len(files) > 0:
 		p, name := pickOne(c.r, files), string(rune('a'+c.r.IntN(5)))
-		if _, err := c.w.other.Rename(tree[p].ID, name); err == nil {
+		if _, err := c.w.other.Rename(nodes[p].ID, name); err == nil {
 			c.notef("they rename %s %s", p, name)
 		}
 	case len(folders) > 0:
 		p := c.fresh(folders)
-		if _, err := c.w.other.Mkdir(tree[pathDir(p)].ID, path.Base(p)); err == nil {
+		if _, err := c.w.other.Mkdir(nodes[pathDir(p)].ID, path.Base(p)); err == nil {
 			c.notef("they mkdir %s", p)
 		}
 	}
-}
-
-func pathDir(p string) string {
-	if d := path.Dir(p); d != "." {
-		return d
-	}
-	return ""
 }
 
 func (c *crowd) check() {
@@ -183,20 +177,20 @@ func (c *crowd) check() {
 	for p, s := range c.w.tree() {
 		have[s] = true
 		byNode[nodes[p].ID] = s
-		if strings.Contains(p, TempPrefix) {
+		if strings.Contains(p, tree.TempPrefix) {
 			c.w.Errorf("temporary name on the drive: %s", p)
 		}
 	}
 	for ino, s := range c.ours {
 		// They may overwrite what they saw.
-		now := byNode[c.w.h.ids[ino]]
-		if !have[s] && !(c.w.h.arrived[s] && strings.HasPrefix(now, "theirs")) {
+		now := byNode[c.w.node(ino)]
+		if !have[s] && !(c.w.arrived[s] && strings.HasPrefix(now, "theirs")) {
 			c.w.Errorf("inode %d: %q is not on the drive, but %q", ino, s, now)
 		}
 	}
 	for id, s := range c.theirs {
 		sum := md5.Sum([]byte(s))
-		if !have[s] && !c.w.h.known[hex.EncodeToString(sum[:])] {
+		if !have[s] && !c.w.known[hex.EncodeToString(sum[:])] {
 			c.w.Errorf("node %s: %q is gone, and we never saw it", id, s)
 		}
 	}

@@ -38,7 +38,7 @@ func (t *task) place(e *journal.Entry, target []string, name string) report {
 func (t *task) renameAndMove(e *journal.Entry, target, add, drop []string, name string) report {
 	free := func(parents []string, name string) (bool, error) {
 		for _, p := range parents {
-			if ino, node, err := t.s.h.Holder(p, name); err != nil || ino != 0 && node != e.NodeID {
+			if ino, node, err := t.s.tree.Holder(p, name); err != nil || ino != 0 && node != e.NodeID {
 				return false, err
 			}
 		}
@@ -98,7 +98,7 @@ func (t *task) tag(e *journal.Entry) string {
 	if e.Base.Doubted() {
 		return ""
 	}
-	return t.s.h.Tag(t.ino, e.Base)
+	return t.s.tree.Tag(t.ino, e.Base)
 }
 
 // move takes the node to the first folder of add, out of one of drop if there
@@ -214,7 +214,7 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 		}
 		return t.fail(cause)
 	}
-	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	ids, wait, gone, err := resolve(t.s.tree, e.Place.Parents, e.Base.Parents)
 	if err != nil {
 		return t.fail(err)
 	}
@@ -381,10 +381,10 @@ func (t *task) hidden(e *journal.Entry, cause error) report {
 
 // foreign: the name belongs to somebody else's node, and stays so.
 func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
-	if ino, err := t.s.h.InoOf(n.ID); err != nil {
+	if ino, err := t.s.tree.InoOf(n.ID); err != nil {
 		return t.fail(err)
 	} else if ino != t.ino {
-		if err := t.s.h.Foreign(n); err != nil {
+		if err := t.s.noteNode(n); err != nil {
 			return t.fail(err)
 		}
 	}
@@ -411,10 +411,10 @@ func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
 
 func (t *task) conflict(e *journal.Entry, why string) report {
 	// The answer took its time; the name may not be wished for any more.
-	if now, ok := t.s.j.Clone(t.ino); !ok || now.Rev != e.Rev {
+	if now, ok := t.entry(); !ok || now.Rev != e.Rev {
 		return report{kind: next}
 	}
-	if err := t.s.h.Conflict(t.ino, why); err != nil {
+	if err := t.s.conflict(t.ino, why); err != nil {
 		return t.fail(err)
 	}
 	return report{kind: next}
@@ -429,7 +429,7 @@ func (t *task) willLeave(e *journal.Entry, parent, name string) (bool, error) {
 	if e.Base != nil {
 		home = e.Base.Parents
 	}
-	ids, _, _, err := resolve(t.s.h, e.Place.Parents, home)
+	ids, _, _, err := resolve(t.s.tree, e.Place.Parents, home)
 	return err == nil && !slices.Contains(ids, parent), err
 }
 

@@ -36,7 +36,7 @@ func (t *task) withoutProps(props map[string]string, err error) bool {
 }
 
 // created notes what a creation tells of properties, and adds those that went
-// along to its answer, which does not repeat them: so the host can keep both at
+// along to its answer, which does not repeat them: so both are kept at
 // once. The first file and the first folder are looked at, since the service
 // may take properties without a word and keep none; from then on they are set
 // on their own.
@@ -97,7 +97,7 @@ func (t *task) findOwner(n drive.Node) {
 		t.s.r.SetOwner(fresh.CreatedBy)
 		return
 	}
-	t.s.h.Notice(t.ino, "the drive does not tell under which name this program makes files: times, modes and extended attributes stay on this machine")
+	t.s.notice(t.ino, "the drive does not tell under which name this program makes files: times, modes and extended attributes stay on this machine")
 }
 
 // setProps brings the own properties of the node to what e wishes, one call
@@ -114,8 +114,8 @@ func (t *task) setProps(e *journal.Entry) report {
 		}
 		if t.s.r.Owner() == "" {
 			// Nobody has told our owner name yet (API §11): the first node we
-			// create will. When none is about to be, the host keeps the values
-			// on this machine.
+			// create will. When none is about to be, the values stay on this
+			// machine.
 			if t.s.creating() {
 				return report{kind: later, at: time.Now().Add(min(t.s.o.Look, 200*time.Millisecond))}
 			}
@@ -127,7 +127,7 @@ func (t *task) setProps(e *journal.Entry) report {
 		case errors.Is(err, drive.ErrNotFound):
 			return t.rebase(e, err)
 		case errors.Is(err, drive.ErrInvalid), errors.Is(err, drive.ErrForbidden):
-			// The node is what matters; the host keeps the value on this machine.
+			// The node is what matters; the value stays on this machine.
 			t.s.log.Warn("the drive does not take a property", "ino", t.ino, "key", k, "err", err)
 			continue
 		default:
@@ -143,7 +143,7 @@ func (t *task) setProps(e *journal.Entry) report {
 		if t.live == nil {
 			continue
 		}
-		// The host takes the properties of a new node to have come with it.
+		// The tree takes the properties of a new node to have come with it.
 		err = t.update(func(e *journal.Entry) bool {
 			if e.Base == nil {
 				return false
@@ -183,7 +183,7 @@ func (t *task) proveProps(id string, want map[string]string) {
 	case holdsProps(n.Properties[t.s.r.Owner()], want):
 		t.s.setKeeps.Store(true)
 	case !t.s.noProps.Swap(true):
-		t.s.h.Notice(t.ino, "the drive does not keep properties: times, modes and extended attributes stay on this machine")
+		t.s.notice(t.ino, "the drive does not keep properties: times, modes and extended attributes stay on this machine")
 	}
 }
 
@@ -199,10 +199,8 @@ func (s *Settler) creating() bool {
 	}
 	makes = false
 	for _, ino := range s.j.Inos() {
-		s.j.Peek(ino, func(e *journal.Entry) {
-			makes = makes || e.NodeID == "" && !e.Removed && !e.Open && e.Failed == ""
-		})
-		if makes {
+		if e, ok := s.j.Get(ino); ok && e.NodeID == "" && !e.Removed && !e.Open && e.Failed == "" {
+			makes = true
 			break
 		}
 	}

@@ -1,7 +1,7 @@
 package settle
 
 import (
-	"reflect"
+	"maps"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -24,28 +24,28 @@ func TestProperties(t *testing.T) {
 			return got.Properties["drivefs"]
 		}
 		// The owner is not known before the first node: one call after it.
-		must[uint64, uint64](t)(w.h.write("a", []byte("x"), map[string]string{"attr": "1"}))
+		must[uint64, uint64](t)(w.tryWrite("a", []byte("x"), map[string]string{"attr": "1"}))
 		w.flush()
 		w.wantCalls(map[string]int{"content.upload": 1, "nodes.properties": 1})
 		if got := props("a"); got["attr"] != "1" {
 			t.Errorf("a: %v", got)
 		}
 		w.srv.ResetRequests()
-		must[uint64, uint64](t)(w.h.write("b", []byte("x"), map[string]string{"attr": "2", "gone": ""}))
+		must[uint64, uint64](t)(w.tryWrite("b", []byte("x"), map[string]string{"attr": "2", "gone": ""}))
 		w.flush()
 		// It is looked once whether the drive keeps them.
 		w.wantCalls(map[string]int{"content.upload": 1, "nodes.get": 1})
 		if got := props("b"); got["attr"] != "2" {
 			t.Errorf("b: %v", got)
 		}
-		// The host hears of what went along with the node, and of nothing else.
-		w.h.mu.Lock()
-		if got := w.h.brought; got["a"] != nil || !reflect.DeepEqual(got["b"], map[string]map[string]string{"drivefs": {"attr": "2"}}) {
-			t.Errorf("told: %v", got)
+		// The mirror knows both: what no answer tells is kept with it.
+		for p, want := range map[string]map[string]string{"a": {"attr": "1"}, "b": {"attr": "2"}} {
+			if r, _, err := w.m.Get(w.ino(p)); err != nil || !maps.Equal(r.Props, want) {
+				t.Errorf("%s: the mirror has %v, %v", p, r.Props, err)
+			}
 		}
-		w.h.mu.Unlock()
 		w.srv.ResetRequests()
-		must[uint64, uint64](t)(w.h.setProps("a", map[string]string{"attr": "", "mode": "600"}))
+		w.setProps("a", map[string]string{"attr": "", "mode": "600"})
 		w.flush()
 		w.wantCalls(map[string]int{"nodes.properties": 2})
 		if got := props("a"); len(got) != 1 || got["mode"] != "600" {
@@ -67,11 +67,9 @@ func TestPropertiesWithoutOwner(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.h.Foreign(got); err != nil {
-			t.Fatal(err)
-		}
+		w.tell(got)
 		w.srv.ResetRequests()
-		must[uint64, uint64](t)(w.h.setProps("theirs", map[string]string{"attr": "1"}))
+		w.setProps("theirs", map[string]string{"attr": "1"})
 		w.flush()
 		w.wantTree(map[string]string{"theirs": "x"})
 		w.wantCalls(map[string]int{})
@@ -95,9 +93,9 @@ func TestPropertiesRefused(t *testing.T) {
 		})
 		defer w.srv.Hook(nil)
 		attr := map[string]string{"attr": "1"}
-		must[uint64, uint64](t)(w.h.write("a", []byte("a"), attr))
+		must[uint64, uint64](t)(w.tryWrite("a", []byte("a"), attr))
 		w.flush()
-		must[uint64, uint64](t)(w.h.write("b", []byte("b"), attr))
+		must[uint64, uint64](t)(w.tryWrite("b", []byte("b"), attr))
 		w.flush()
 		w.wantTree(map[string]string{"owner": "x", "a": "a", "b": "b"})
 		w.wantCalls(map[string]int{"content.upload": 3, "nodes.properties": 2})

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -142,7 +141,7 @@ func (q *queue) takeChanges() {
 	}
 	if len(q.items) > 2*q.s.j.Len()+256 {
 		for ino := range q.items {
-			if !q.s.j.Peek(ino, func(*journal.Entry) {}) {
+			if !q.s.j.Has(ino) {
 				q.look(ino)
 			}
 		}
@@ -174,7 +173,9 @@ func (q *queue) watchRemote(now time.Time) {
 func (q *queue) press(ino uint64) {
 	q.probeAt = time.Time{}
 	if it := q.items[ino]; it != nil {
-		q.s.j.Peek(ino, func(e *journal.Entry) { it.haste = e.Rev })
+		if e, ok := q.s.j.Get(ino); ok {
+			it.haste = e.Rev
+		}
 		if it.streaming() {
 			it.task.live.over.Store(true) // what was synced is asked for, not what may follow
 		}
@@ -200,10 +201,12 @@ func (q *queue) look(ino uint64) {
 		it = &item{ino: ino}
 	}
 	was := it.place
-	if !q.s.j.Peek(ino, func(e *journal.Entry) { it.take(e, &q.s.o) }) {
+	e, ok := q.s.j.Get(ino)
+	if !ok {
 		q.forget(it)
 		return
 	}
+	it.take(e, &q.s.o)
 	if q.deps[ino] != nil && (it.removed || was.Name != it.place.Name || !slices.Equal(was.Parents, it.place.Parents)) {
 		q.wake(ino) // a removed file waits for its heir, as long as that has its place
 	}
@@ -225,11 +228,9 @@ func (q *queue) reconsider(it *item) {
 	// A newer generation is no reason: were appends to cut off the upload of
 	// what was there before, a growing file might never arrive. Where the bytes
 	// being sent change, the snapshot says so by itself.
-	q.s.j.Peek(it.ino, func(e *journal.Entry) {
-		if e.Removed {
-			it.task.cancel()
-		}
-	})
+	if e, ok := q.s.j.Get(it.ino); ok && e.Removed {
+		it.task.cancel()
+	}
 }
 
 // index files the item by what others look for.

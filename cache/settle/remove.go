@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -47,7 +48,7 @@ func (t *task) remove(e *journal.Entry) report {
 	if changed, err := t.changedSince(e, n); err != nil {
 		return t.fail(err)
 	} else if changed {
-		if err := t.s.h.Foreign(n); err != nil {
+		if err := t.s.noteNode(n); err != nil {
 			return t.fail(err)
 		}
 		return t.undo(e, drive.ErrChanged)
@@ -61,7 +62,7 @@ func (t *task) remove(e *journal.Entry) report {
 	} else if changed {
 		// Somebody wrote it between the look and the call: the change wins.
 		if back, err := t.restore(n); err == nil {
-			if err := t.s.h.Foreign(back); err != nil {
+			if err := t.s.noteNode(back); err != nil {
 				return t.fail(err)
 			}
 			return t.undo(e, drive.ErrChanged)
@@ -135,7 +136,7 @@ func (t *task) trashed(e *journal.Entry, n drive.Node) report {
 			return t.fail(err)
 		}
 	}
-	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
+	if err := t.s.noteGone(e.NodeID, n.Version); err != nil {
 		return t.fail(err)
 	}
 	return t.replaced(e)
@@ -192,7 +193,7 @@ func (t *task) untrash(e *journal.Entry) report {
 // removed under, for whoever restores it. Names in the trash conflict with
 // nothing, and may be changed (API §5.5, §6.7). It is not worth a failure.
 func (t *task) unmask(e *journal.Entry, name string) {
-	if !strings.HasPrefix(name, TempPrefix) || e.Place.Name == "" {
+	if !strings.HasPrefix(name, tree.TempPrefix) || e.Place.Name == "" {
 		return
 	}
 	ctx, cancel := t.call("rename")
@@ -281,7 +282,7 @@ func (t *task) removeFolder(e *journal.Entry, n drive.Node, gone bool) report {
 		}
 	}
 	t.unmask(e, n.Name)
-	if err := t.s.h.Gone(e.NodeID, n.Version); err != nil {
+	if err := t.s.noteGone(e.NodeID, n.Version); err != nil {
 		return t.fail(err)
 	}
 	// The children first: as long as the folder's own entry is there, a
@@ -313,7 +314,7 @@ func (t *task) doneInside(top *journal.Entry, ino uint64, w *walk) error {
 		in = found{rev: c.Rev, name: c.Base.Name}
 	}
 	t.unmask(c, in.name)
-	ok, err := t.s.h.Done(ino, in.rev)
+	ok, err := t.s.tree.Fulfil(ino, in.rev)
 	if err != nil {
 		return err
 	}
@@ -500,7 +501,7 @@ func (t *task) mustStay(e *journal.Entry, w *walk) (report, bool) {
 	}
 	for _, n := range w.unseen {
 		t.s.log.Info("not seen before in a removed folder", "node", n.ID, "name", n.Name, "folder", n.Parents)
-		if err := t.s.h.Foreign(n); err != nil {
+		if err := t.s.noteNode(n); err != nil {
 			return t.fail(err), true
 		}
 	}

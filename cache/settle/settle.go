@@ -11,21 +11,48 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
 // ErrNotEmpty is why the removal of a folder is undone that holds something
-// on the drive which was not removed here. Every other reason of Host.Undo
-// and Wait is one of package drive's errors.
+// on the drive which was not removed here. Every other reason of an undone
+// change and of Wait is one of package drive's errors.
 var ErrNotEmpty = errors.New("something that was not seen here is in the folder")
 
 // ErrPaused is why a Flush does not wait for contents that PauseContents holds
 // back.
 var ErrPaused = errors.New("uploads are paused")
 
-// Options configures New. The zero value is usable.
+// Event is something that the user should know of.
+type Event struct {
+	Kind string // "conflict", "edit", "undone", "quarantine" or "notice"
+	Path string // as Options.Path gives it
+	Text string
+}
+
+// Options configures New. The functions that are its first fields are required;
+// they are called with no lock held, by several goroutines at once.
 type Options struct {
+	// Notify is told of what the user should know.
+	Notify func(Event)
+	// Path is where the user sees an inode, or wants it gone from.
+	Path func(ino uint64) string
+	// Changed is told what an answer of the service changed in the mirror, perhaps
+	// nothing; the tree must know it when it returns (tree.Told).
+	Changed func([]mirror.Change)
+	// Fetch hands the bytes [off, end) of a version to write, in order, and returns
+	// how many there were. drive.ErrChanged or drive.ErrNotFound when the version
+	// cannot be had any more.
+	Fetch func(ctx context.Context, v chunk.Version, off, end int64, write func(p []byte, off int64) error) (int64, error)
+	// Uploaded is told, before the journal, that the content of ino is on the
+	// drive as n, whole and verified, and where its bytes are: those of the
+	// generation Entry.Sent, since somebody may be writing.
+	Uploaded func(ino uint64, n drive.Node, d *journal.Draft)
+
 	Uploads        int                    // most contents sent at once, 0 = 16
 	Calls          int                    // most metadata wishes settled at once, 0 = 8
 	UploadDelay    time.Duration          // how long removals wait for each other, and Entry.Due gives closed files; 0 = not at all
@@ -77,11 +104,12 @@ func (o Options) withDefaults() Options {
 // Settler brings the drive to what the journal wishes for. All methods are
 // safe for concurrent use; nothing happens until Run.
 type Settler struct {
-	j   *journal.Journal
-	r   *drive.Client
-	h   Host
-	o   Options
-	log *slog.Logger
+	tree   *tree.Tree
+	mirror *mirror.Mirror
+	j      *journal.Journal
+	r      *drive.Client
+	o      Options
+	log    *slog.Logger
 
 	noStream atomic.Bool // the service takes no body of unknown length
 
@@ -124,11 +152,12 @@ const gone = ^uint64(0)
 
 const refusalLife = 5 * time.Second
 
-// New prepares a Settler; it starts no goroutine.
-func New(j *journal.Journal, r *drive.Client, h Host, o Options) *Settler {
+// New prepares a Settler over a tree and the mirror and journal that it shows;
+// it starts no goroutine.
+func New(t *tree.Tree, m *mirror.Mirror, j *journal.Journal, r *drive.Client, o Options) *Settler {
 	o = o.withDefaults()
 	return &Settler{
-		j: j, r: r, h: h, o: o, log: o.Logger,
+		tree: t, mirror: m, j: j, r: r, o: o, log: o.Logger,
 		started: time.Now(),
 		signal:  make(chan struct{}, 1),
 		rnd:     rand.New(rand.NewPCG(o.Seed, 0x5e771e)),
@@ -284,7 +313,12 @@ func (s *Settler) fulfilled(ino, rev uint64) {
 // taken its place, those who wait are told what becomes of that.
 func (s *Settler) refuse(ino, rev uint64, why error) error {
 	s.noteRefusal(ino, rev, why)
-	undone, err := s.h.Undo(ino, rev, why)
+	path := s.o.Path(ino)
+	undone, err := s.tree.Undo(ino, rev)
+	if undone {
+		s.log.Warn("the drive refused a change; it is undone here", "path", path, "why", why)
+		s.o.Notify(Event{"undone", path, why.Error()})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if undone {
@@ -308,7 +342,7 @@ func (s *Settler) noteRefusal(ino, rev uint64, err error) {
 }
 
 // vanished answers those who wait for an inode that left the journal by
-// itself: the host had nothing left to wish for.
+// itself: there was nothing left to wish for.
 func (s *Settler) vanished(ino uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

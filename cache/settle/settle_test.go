@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
@@ -21,7 +20,7 @@ func TestNewFile(t *testing.T) {
 		w.wantTree(map[string]string{"a.txt": "hello", "empty": ""})
 		w.wantCalls(map[string]int{"content.upload": 2})
 		w.wantTrash()
-		if got := w.h.uploaded[2]; got != "hello" {
+		if got := w.uploaded[w.ino("a.txt")]; got != "hello" {
 			t.Errorf("Uploaded saw %q", got)
 		}
 	})
@@ -65,7 +64,7 @@ func TestRenameAndMove(t *testing.T) {
 			w.write("dir/a", "x")
 			w.flush()
 			w.srv.ResetRequests()
-			ino, rev := must[uint64, uint64](t)(w.h.rename("dir/a", tt.to))
+			ino, rev := must[uint64, uint64](t)(w.tryRename("dir/a", tt.to))
 			if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
 				t.Fatal(err)
 			}
@@ -234,7 +233,7 @@ func TestMkdirExisting(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		err := w.told(func() (ino, rev uint64, err error) { return w.h.mkdir("LOCK") })
+		err := w.told(func() (ino, rev uint64, err error) { return w.tryMkdir("LOCK") })
 		if took := time.Since(began); !errors.Is(err, drive.ErrNameExists) || took > time.Second {
 			t.Errorf("told %v after %v", err, took)
 		}
@@ -247,11 +246,11 @@ func TestMkdirExisting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ino, _ := must[uint64, uint64](t)(w.h.mkdir("dir"))
+		ino, _ := must[uint64, uint64](t)(w.tryMkdir("dir"))
 		w.write("dir/f", "x")
 		w.flush()
 		w.wantTree(map[string]string{"Dir": "/", "Dir/f": "x"}) // mkdir's spelling was a guess at a name that exists
-		if got, _ := w.h.InoOf(there.ID); got != ino {
+		if got, _ := w.t.InoOf(there.ID); got != ino {
 			t.Errorf("not adopted")
 		}
 	})
@@ -263,7 +262,7 @@ func TestMkdirOverFile(t *testing.T) {
 		if _, err := w.other.PutPath("x", []byte("file")); err != nil {
 			t.Fatal(err)
 		}
-		err := w.told(func() (ino, rev uint64, err error) { return w.h.mkdir("x") })
+		err := w.told(func() (ino, rev uint64, err error) { return w.tryMkdir("x") })
 		if !errors.Is(err, drive.ErrNameExists) {
 			t.Fatalf("somebody waits: %v", err)
 		}
@@ -286,7 +285,7 @@ func TestRenameOntoUnseen(t *testing.T) {
 		if _, err := w.other.PutPath("d/b", []byte("theirs")); err != nil {
 			t.Fatal(err)
 		}
-		err := w.told(func() (ino, rev uint64, err error) { return w.h.rename("a", "d/b") })
+		err := w.told(func() (ino, rev uint64, err error) { return w.tryRename("a", "d/b") })
 		if !errors.Is(err, drive.ErrNameExists) {
 			t.Fatalf("somebody waits: %v", err)
 		}
@@ -307,7 +306,7 @@ func TestCreateAndDelete(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, o).run()
 		w.write("tmp", "x")
 		w.rename("tmp", "tmp2")
-		ino, rev := must[uint64, uint64](t)(w.h.remove("tmp2"))
+		ino, rev := must[uint64, uint64](t)(w.tryRemove("tmp2"))
 		w.s.Kick(ino)
 		if err := w.s.Wait(w.ctx(), ino, rev); err != nil {
 			t.Fatal(err)
@@ -324,7 +323,7 @@ func TestSettlingTime(t *testing.T) {
 		o := fast
 		o.UploadDelay = time.Hour
 		w := newWorld(t, drivetest.Options{}, o).run()
-		ino, rev := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		ino, rev := must[uint64, uint64](t)(w.tryWrite("a", []byte("x"), nil))
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		if err := w.s.Wait(ctx, ino, rev); !errors.Is(err, context.DeadlineExceeded) {
@@ -347,22 +346,22 @@ func TestSeveralParents(t *testing.T) {
 		w.write("d/f", "x")
 		w.flush()
 		w.srv.ResetRequests()
-		must[uint64, uint64](t)(w.h.link("d/f", "d", "e"))
+		w.link("d/f", "d", "e")
 		w.flush()
 		w.wantTree(map[string]string{"d": "/", "e": "/", "d/f": "x", "e/f": "x"})
 		w.wantCalls(map[string]int{"nodes.addparent": 1, "nodes.get": 1})
 		w.srv.ResetRequests()
-		must[uint64, uint64](t)(w.h.link("d/f", "e"))
+		w.link("d/f", "e")
 		w.flush()
 		w.wantTree(map[string]string{"d": "/", "e": "/", "e/f": "x"})
 		w.wantCalls(map[string]int{"nodes.removeparent": 1, "nodes.get": 1})
 		w.wantTrash()
 
 		// A file with another parent is not covered by its removed folder.
-		must[uint64, uint64](t)(w.h.link("e/f", "e", "d"))
+		w.link("e/f", "e", "d")
 		w.flush()
 		w.s.Pause(true)
-		must[uint64, uint64](t)(w.h.link("e/f", "d"))
+		w.link("e/f", "d")
 		w.remove("e")
 		w.unpause()
 		w.flush()
@@ -380,10 +379,11 @@ func TestRemoveWithSeveralParents(t *testing.T) {
 		w.mkdir("e")
 		w.write("d/f", "x")
 		w.flush()
-		must[uint64, uint64](t)(w.h.link("d/f", "d", "e"))
+		w.link("d/f", "d", "e")
 		w.flush()
 		w.s.Pause(true)
 		w.remove("d/f")
+		w.remove("e/f")
 		w.remove("d")
 		w.unpause()
 		w.flush()
@@ -429,12 +429,7 @@ func TestFlushNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast).run()
 		w.flush()
-		w.h.mu.Lock()
-		err := w.j.Put(&journal.Entry{Ino: 77, Intent: journal.Intent{Open: true, Place: journal.Place{Parents: []uint64{rootIno}, Name: "open", Shown: "open"}}})
-		w.h.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
+		defer w.begin("open").drop()
 		w.flush()
 		w.wantCalls(map[string]int{})
 	})
@@ -444,8 +439,8 @@ func TestFlushNothing(t *testing.T) {
 func TestWaitAfterRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast)
-		w.s = New(w.j, w.client, w.h, fast)
-		ino, rev := must[uint64, uint64](t)(w.h.mkdir("d"))
+		w.s = New(w.t, w.m, w.j, w.client, w.functions(fast))
+		ino, rev := must[uint64, uint64](t)(w.tryMkdir("d"))
 		if err := w.s.refuse(ino, rev, drive.ErrForbidden); err != nil {
 			t.Fatal(err)
 		}

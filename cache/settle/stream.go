@@ -126,11 +126,11 @@ func (q *queue) placeStream(it *item, now time.Time) bool {
 // stream sends the content while it is being written. next means that the
 // drive has all of it.
 func (t *task) stream() report {
-	e, ok := t.s.j.Clone(t.ino)
+	e, ok := t.entry()
 	if !ok || e.Rev != t.rev || e.NodeID != "" || e.Sent != nil || e.Removed || e.Folder {
 		return report{kind: again}
 	}
-	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, nil)
+	ids, wait, gone, err := resolve(t.s.tree, e.Place.Parents, nil)
 	if err != nil || wait != 0 || gone != 0 || len(ids) == 0 {
 		return report{kind: again}
 	}
@@ -225,11 +225,11 @@ func (t *task) watch(e *journal.Entry, b *streamBody, cancel func(), ended <-cha
 		if fixed {
 			continue
 		}
-		now, ok := t.s.j.Clone(t.ino)
+		now, ok := t.entry()
 		switch {
 		case !ok || now.Removed || now.NodeID != "" || now.Sent == nil:
 			stop()
-		case !t.samePlace(now, e) && !t.s.h.MayStream(t.ino):
+		case !t.samePlace(now, e) && !t.s.tree.MayStream(t.ino):
 			stop() // it has taken the place of another, whose node it will take over
 		case (idle || t.live.over.Load()) && !now.Open && now.Draft != nil:
 			if fixed = b.finish(now.Draft.Gen); !fixed {
@@ -276,7 +276,7 @@ func (t *task) wentWhole(b *streamBody, o outcome) report {
 		}
 		// The wish is another one than the one this work began with, but
 		// nothing that it could have to wait for is left.
-		e, ok := t.s.j.Clone(t.ino)
+		e, ok := t.entry()
 		if !ok || e.Removed || e.Open || !contentDone(e) {
 			return report{kind: again}
 		}

@@ -4,97 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
-
-// writer is a program that has a new file open.
-type writer struct {
-	w   *world
-	ino uint64
-	d   *journal.Draft
-	all []byte
-}
-
-// begin creates a file and keeps it open.
-func (w *world) begin(p string) *writer {
-	w.Helper()
-	h := w.h
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	name := path.Base(p)
-	e := &journal.Entry{
-		Ino:      h.next,
-		Intent:   journal.Intent{Place: journal.Place{Parents: []uint64{h.dirLocked(path.Dir("/" + p))}, Name: name, Shown: name}, Since: time.Now(), Open: true},
-		Progress: journal.Progress{LocalID: uuid.NewString()},
-	}
-	h.next++
-	d, err := w.j.OpenDraft(e.Ino, nil)
-	if err == nil {
-		err = w.j.Put(e)
-	}
-	if err != nil {
-		w.Fatal(err)
-	}
-	return &writer{w: w, ino: e.Ino, d: d}
-}
-
-func (f *writer) write(b []byte) { f.writeAt(b, len(f.all)) }
-
-func (f *writer) writeAt(b []byte, off int) {
-	f.w.Helper()
-	if _, err := f.d.WriteAt(b, int64(off)); err != nil {
-		f.w.Fatal(err)
-	}
-	f.all = append(f.all[:off:off], append(append([]byte(nil), b...), f.all[min(len(f.all), off+len(b)):]...)...)
-}
-
-// commit is what the close of any descriptor does.
-func (f *writer) commit() {
-	f.w.Helper()
-	h := f.w.h
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !f.d.Dirty() && f.d.Gen() != 0 {
-		return
-	}
-	if !f.w.j.Peek(f.ino, func(*journal.Entry) {}) && h.mirror[h.ids[f.ino]] == nil {
-		return // removed, and that is settled
-	}
-	e := h.wishLocked(f.ino)
-	if e.Removed {
-		return
-	}
-	st := f.d.Commit()
-	e.Draft, e.Open, e.Due = &st, false, time.Now().Add(h.delay)
-	if err := f.w.j.Put(e); err != nil {
-		f.w.Fatal(err)
-	}
-}
-
-// close is the close of the last one.
-func (f *writer) close() {
-	f.w.Helper()
-	f.commit()
-	f.w.s.Written(f.ino)
-	f.drop()
-}
-
-func (f *writer) drop() {
-	f.w.Helper()
-	if err := f.d.Close(); err != nil {
-		f.w.Fatal(err)
-	}
-}
 
 // stream has the file streamed, and waits until some of it has arrived.
 func (f *writer) stream() {
@@ -223,7 +142,7 @@ func TestStreamSuperseded(t *testing.T) {
 					want = map[string]string{"a": string(f.all)}
 				}
 				w.wantTree(want)
-				if n := w.h.notes(""); len(n) > 0 {
+				if n := w.notes(""); len(n) > 0 {
 					t.Errorf("reported: %q", n)
 				}
 			})
@@ -275,7 +194,7 @@ func TestStreamAnswers(t *testing.T) {
 			if got["content.upload"] != tt.posts || got["content.overwrite"] != tt.over {
 				t.Errorf("%d uploads, %d overwrites; want %d, %d", got["content.upload"], got["content.overwrite"], tt.posts, tt.over)
 			}
-			if n := w.h.notes(""); len(n) > 0 {
+			if n := w.notes(""); len(n) > 0 {
 				t.Errorf("reported: %q", n)
 			}
 		})
@@ -435,7 +354,7 @@ func TestStreamFlush(t *testing.T) {
 	})
 }
 
-// TestStreamKill stops settling at every request and around every note in
+// TestStreamKill stops settling at every request and before every write of
 // the journal, after the close and before it.
 func TestStreamKill(t *testing.T) {
 	body := data(smallFile+mib/4, 5)
@@ -449,7 +368,7 @@ func TestStreamKill(t *testing.T) {
 			if so.PendingUploads && answer.Status != 0 {
 				continue
 			}
-			for _, where := range []string{"request", "request, after its effect", "note", "after a note"} {
+			for _, where := range []string{"request", "request, after its effect", "note"} {
 				bubbles(t, fmt.Sprintf("answer %d %s,pending=%v,%s", answer.Status, answer.Effect, so.PendingUploads, where), func(t *testing.T) {
 					for at := 1; at < 30; at++ {
 						if !killStream(t, so, answer, body, where, at) {
@@ -472,9 +391,14 @@ func killStream(t *testing.T, so drivetest.Options, answer drivetest.Fault, body
 	f := w.begin("a")
 	f.write(body[:mib/2])
 	a := w.arm(at, strings.HasSuffix(where, "effect"))
-	if strings.Contains(where, "note") {
+	if where == "note" {
 		a.at = 1 << 30
-		w.h.onUpdate(at, strings.HasPrefix(where, "after"), func() { a.kill("note") })
+		var n atomic.Int64
+		w.beforeWrite.Store(ptr(func() {
+			if n.Add(1) == int64(at) {
+				a.kill("note")
+			}
+		}))
 	}
 	if answer.Status != 0 {
 		hook := a.hook
@@ -512,7 +436,7 @@ func killStream(t *testing.T, so drivetest.Options, answer drivetest.Fault, body
 	w.flush()
 	w.wantTree(map[string]string{"a": string(body)})
 	w.wantTrash()
-	if n := w.h.notes(""); len(n) > 0 {
+	if n := w.notes(""); len(n) > 0 {
 		t.Errorf("reported: %q", n)
 	}
 	if t.Failed() {
@@ -531,7 +455,8 @@ func closedIn(dir string) (closed bool, err error) {
 		return false, err
 	}
 	for _, ino := range j.Inos() {
-		j.Peek(ino, func(e *journal.Entry) { closed = closed || !e.Open })
+		e, _ := j.Get(ino)
+		closed = closed || !e.Open
 	}
 	return closed, errors.Join(j.Close())
 }

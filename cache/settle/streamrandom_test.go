@@ -128,7 +128,7 @@ func TestStreamRandom(t *testing.T) {
 			w.srv.SetFaults(drivetest.Faults{})
 			w.flush()
 			w.wantTree(a.m)
-			if n := w.h.notes(""); len(n) > 0 {
+			if n := w.notes(""); len(n) > 0 {
 				t.Errorf("reported: %q", n)
 			}
 			if t.Failed() {

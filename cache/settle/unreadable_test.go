@@ -1,7 +1,6 @@
 package settle
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -18,18 +17,16 @@ func TestUnreadableMirror(t *testing.T) {
 		w.write("d/b", "b")
 		w.write("d/c", "c")
 		w.flush()
-		unreadable := func(err error) {
-			w.h.mu.Lock()
-			defer w.h.mu.Unlock()
-			w.h.unreadable = err
-		}
 		w.s.Pause(true)
 		w.write("d/new", "new")
 		w.write("d/a", "changed")
 		w.rename("d/b", "moved")
 		w.mkdir("e")
 		w.write("e/f", "f")
-		unreadable(errors.New("damaged page"))
+		if err := w.m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.blind = true
 		w.unpause()
 		time.Sleep(time.Second)
 		for p := range w.tree() {
@@ -40,11 +37,12 @@ func TestUnreadableMirror(t *testing.T) {
 		if st := w.s.Stats(); st.Failed == 0 {
 			t.Errorf("nothing is said: %+v", st)
 		}
-		unreadable(nil)
+		w.reopen()
+		w.run()
 		w.flush()
 		w.wantTree(map[string]string{"d": "/", "d/a": "changed", "d/c": "c", "d/new": "new", "moved": "b", "e": "/", "e/f": "f"})
 		w.wantTrash()
-		if n := w.h.notes(""); len(n) > 0 {
+		if n := w.notes(""); len(n) > 0 {
 			t.Errorf("reported: %q", n)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
@@ -129,7 +130,7 @@ func TestAppearsChanged(t *testing.T) {
 				w.srv.Hook(nil)
 				w.wantTree(map[string]string{"a": want})
 				w.wantTrash()
-				if n := w.h.notes(""); len(n) > 0 {
+				if n := w.notes(""); len(n) > 0 {
 					t.Errorf("reported: %q", n)
 				}
 			})
@@ -212,8 +213,8 @@ func TestNameTakenByOthers(t *testing.T) {
 			w.write("same.txt", body) // the same bytes: theirs is ours
 			w.flush()
 			w.wantTree(map[string]string{"a.txt": "theirs", "same.txt": body, "a (conflict HOST).txt": body})
-			if len(w.h.notes("conflict")) != 1 {
-				t.Errorf("reported: %q", w.h.notes(""))
+			if len(w.notes("conflict")) != 1 {
+				t.Errorf("reported: %q", w.notes(""))
 			}
 		})
 	}
@@ -258,7 +259,7 @@ func TestNameTakenByAnotherSpelling(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.srv.Hook(func(op drivetest.Op) *drivetest.Fault {
-			if op.Name != "content.upload" || len(w.h.notes("conflict")) > 0 {
+			if op.Name != "content.upload" || len(w.notes("conflict")) > 0 {
 				return nil
 			}
 			return &drivetest.Fault{Do: drivetest.DoStatus, Status: 409, Body: `{"code":"NAME_ALREADY_EXISTS","info":{"nodeId":"` + n.ID + `"}}`}
@@ -356,8 +357,8 @@ func TestLostNode(t *testing.T) {
 		w.flush()
 		w.wantTree(map[string]string{"a.txt": "mine"})
 		w.wantTrash("a.txt")
-		if len(w.h.notes("lost")) != 1 {
-			t.Errorf("reported: %q", w.h.notes(""))
+		if len(w.notes("edit")) != 1 {
+			t.Errorf("reported: %q", w.notes(""))
 		}
 	})
 }
@@ -366,7 +367,7 @@ func TestQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast).run()
 		w.srv.SetFaults(drivetest.Faults{OverQuota: true})
-		ino, _ := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		ino, _ := must[uint64, uint64](t)(w.tryWrite("a", []byte("x"), nil))
 		failed, err := w.s.Flush(w.ctx())
 		if err != nil || len(failed) != 1 || failed[0].Ino != ino || !errors.Is(failed[0].Err, drive.ErrQuota) {
 			t.Fatalf("flush: %v, %v", failed, err)
@@ -420,7 +421,7 @@ func TestTokenRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast).run()
 		w.srv.SetFaults(drivetest.Faults{Rules: []drivetest.Rule{{Fault: drivetest.Fault{Do: drivetest.DoExpired}}}})
-		ino, rev := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		ino, rev := must[uint64, uint64](t)(w.tryWrite("a", []byte("x"), nil))
 		failed, err := w.s.Flush(w.ctx())
 		if err != nil || len(failed) != 1 || !errors.Is(failed[0].Err, drive.ErrAuth) {
 			t.Fatalf("flush: %v, %v", failed, err)
@@ -501,7 +502,7 @@ func TestRenameWhileLooking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, drivetest.Options{}, fast).run()
 		w.srv.SetFaults(rule("content.upload", 1, drivetest.Fault{Status: 504, Effect: drivetest.EffectLate, After: 100 * time.Millisecond}))
-		ino, _ := must[uint64, uint64](t)(w.h.write("a", []byte("x"), nil))
+		ino, _ := must[uint64, uint64](t)(w.tryWrite("a", []byte("x"), nil))
 		waitFor(t, func() bool { return w.s.Stats().Failed == 1 })
 		w.rename("a", "b")
 		w.flush()
@@ -523,36 +524,22 @@ func TestRenameWhileLooking(t *testing.T) {
 // Missing parts of the base are fetched before anything is sent.
 func TestCompleteBase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, drivetest.Options{}, fast).run()
+		o := fast
+		o.Fetch = func(_ context.Context, _ chunk.Version, off, end int64, write func([]byte, int64) error) (int64, error) {
+			return end - off, write([]byte("0123456789")[off:end], off)
+		}
+		w := newWorld(t, drivetest.Options{}, o).run()
 		w.write("a", "0123456789")
 		w.flush()
-		w.h.complete = func(_ context.Context, _ uint64, d *journal.Draft) error {
-			for _, x := range d.Missing(0, d.Size()) {
-				if err := d.Fill([]byte("0123456789")[x.Off:x.End], x.Off); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-		w.h.mu.Lock()
-		e := w.h.wishLocked(w.h.walkLocked("a"))
-		d, err := w.j.OpenDraft(e.Ino, &journal.DraftState{Size: 10, Limit: 10, BaseID: e.NodeID, BaseGen: e.Base.Content, BaseLen: 10, BaseMD5: e.Base.MD5})
+		r, _, err := w.m.Get(w.ino("a"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.WriteAt([]byte("XY"), 4); err != nil {
-			t.Fatal(err)
-		}
-		st := d.Commit()
-		e.Draft = &st
-		err = w.j.Put(e)
-		w.h.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Close(); err != nil {
-			t.Fatal(err)
-		}
+		base := &journal.DraftState{Size: 10, Limit: 10, BaseID: r.ID, BaseGen: r.Content, BaseLen: 10, BaseMD5: r.MD5}
+		must[uint64, uint64](t)(w.edit("a", nil, base, func(d *journal.Draft) error {
+			_, err := d.WriteAt([]byte("XY"), 4)
+			return err
+		}))
 		w.flush()
 		w.wantTree(map[string]string{"a": "0123XY6789"})
 	})
@@ -571,24 +558,9 @@ func TestAppendDuringUpload(t *testing.T) {
 			return nil
 		})
 		body := data(30<<20, 1)
-		ino, _ := must[uint64, uint64](t)(w.h.write("a", body, nil))
+		w.write("a", string(body))
 		<-entered
-		w.h.mu.Lock()
-		d, err := w.j.OpenDraft(ino, nil)
-		if err == nil {
-			_, err = d.WriteAt([]byte("more"), int64(len(body)))
-		}
-		if err == nil {
-			e, _ := w.j.Clone(ino)
-			st := d.Commit()
-			e.Draft = &st
-			err = w.j.Put(e)
-			d.Close()
-		}
-		w.h.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
+		w.append("a", "more")
 		leave <- struct{}{}
 		<-entered // the first version is there, and now the second is on its way
 		if n, err := w.other.Lookup("a"); err != nil || n.Content == nil || n.Content.Size != int64(len(body)) {
@@ -643,7 +615,7 @@ func TestSmallBesideLarge(t *testing.T) {
 		for _, n := range []string{"l1", "l2", "l3"} {
 			w.write(n, bodies["large"])
 		}
-		ino, rev := must[uint64, uint64](t)(w.h.write("small", []byte("x"), nil))
+		ino, rev := must[uint64, uint64](t)(w.tryWrite("small", []byte("x"), nil))
 		err := w.s.Wait(w.ctx(), ino, rev)
 		close(leave)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -38,7 +39,7 @@ type task struct {
 	live    *live         // of a stream; nil = no stream
 
 	// Learned on the way, and forgotten with the task: the journal has what must last.
-	handed   bool              // the host has the node as it is now
+	handed   bool              // the mirror has the node as it is now
 	uploaded uint64            // draft generation that is on the drive
 	props    map[string]string // properties that are on the node
 	bare     bool              // the node goes without its properties
@@ -80,6 +81,7 @@ type report struct {
 	remote  bool // the service as a whole was in trouble
 	writing bool // somebody has it open and changed what is to be sent
 	touched []uint64
+	folder  string // the node that a new folder has become
 }
 
 func (t *task) progress(now time.Time) Progress {
@@ -112,7 +114,7 @@ func (t *task) run() report {
 		if t.ctx.Err() != nil {
 			return t.report(report{kind: again})
 		}
-		e, ok := t.s.j.Clone(t.ino)
+		e, ok := t.entry()
 		if !ok {
 			return t.report(report{kind: done})
 		}
@@ -201,7 +203,7 @@ func (t *task) step(e *journal.Entry) report {
 		if r := t.place(e, ids, name); r.kind != next || e.Draft == nil {
 			return r
 		}
-		if e, ok := t.s.j.Clone(t.ino); ok && !contentDone(e) {
+		if e, ok := t.entry(); ok && !contentDone(e) {
 			if in, err := t.inPlace(e); err != nil {
 				return t.fail(err)
 			} else if in {
@@ -231,20 +233,20 @@ func (t *task) step(e *journal.Entry) report {
 	return t.finish(e, ids)
 }
 
-// shadowed is an inode that still has the name of e as far as the host knows,
+// shadowed is an inode that still has the name of e as far as the mirror knows,
 // and wishes to leave it, 0 = none: its node has left on the drive, or e's
 // would not be there, but the answer is on its way. Without its wish e would
 // not show under its own name until then.
 func (t *task) shadowed(e *journal.Entry, ids []string) (uint64, error) {
 	for _, id := range ids {
-		ino, node, err := t.s.h.Holder(id, e.Place.Name)
+		ino, node, err := t.s.tree.Holder(id, e.Place.Name)
 		if err != nil {
 			return 0, err
 		}
 		if ino == 0 || ino == t.ino || node == e.NodeID {
 			continue
 		}
-		if other, ok := t.s.j.Clone(ino); ok && other.NodeID == node {
+		if other, ok := t.s.j.Get(ino); ok && other.NodeID == node {
 			if leaves, err := t.willLeave(other, id, e.Place.Name); err != nil || leaves {
 				return ino, err
 			}
@@ -266,20 +268,17 @@ func (t *task) inPlace(e *journal.Entry) (bool, error) {
 	if e.Base == nil || e.Base.Name != e.Place.Name {
 		return false, nil
 	}
-	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, e.Base.Parents)
+	ids, wait, gone, err := resolve(t.s.tree, e.Place.Parents, e.Base.Parents)
 	return err == nil && wait == 0 && gone == 0 && sameSet(ids, e.Base.Parents), err
 }
-
-// TempPrefix begins the names that nodes have while their own is in the way.
-const TempPrefix = ".drivefs-"
 
 // tempName is a name nobody else uses, always the same one for the same
 // node, so that nothing must be remembered of it.
 func tempName(e *journal.Entry) string {
 	if e.NodeID != "" {
-		return TempPrefix + e.NodeID
+		return tree.TempPrefix + e.NodeID
 	}
-	return TempPrefix + e.LocalID
+	return tree.TempPrefix + e.LocalID
 }
 
 // targets are the ids of the folders the entry belongs in.
@@ -288,7 +287,7 @@ func (t *task) targets(e *journal.Entry) ([]string, report) {
 	if e.Base != nil {
 		home = e.Base.Parents
 	}
-	ids, wait, gone, err := resolve(t.s.h, e.Place.Parents, home)
+	ids, wait, gone, err := resolve(t.s.tree, e.Place.Parents, home)
 	switch {
 	case err != nil:
 		return nil, t.fail(err)
@@ -311,7 +310,7 @@ func (t *task) finish(e *journal.Entry, ids []string) report {
 		return t.fail(err)
 	}
 	if !t.handed && !known {
-		// An earlier life made the calls and may have died before the host
+		// An earlier life made the calls and may have died before the mirror
 		// heard of them.
 		n, err := t.get(e.NodeID)
 		if err != nil {
@@ -320,7 +319,7 @@ func (t *task) finish(e *journal.Entry, ids []string) report {
 		if !n.Live() {
 			return t.nodeGone(e, n.Version)
 		}
-		if err := t.s.h.Answered(t.ino, n); err != nil {
+		if err := t.s.noteAnswer(t.ino, n); err != nil {
 			return t.fail(err)
 		}
 		t.handed = true
@@ -329,19 +328,19 @@ func (t *task) finish(e *journal.Entry, ids []string) report {
 	return t.done(e)
 }
 
-// known reports whether the host knows the node to be as e wishes.
+// known reports whether the mirror knows the node to be as e wishes.
 func (t *task) known(e *journal.Entry, ids []string) (bool, error) {
-	if ino, err := t.s.h.InoOf(e.NodeID); err != nil || ino != t.ino || e.Draft != nil {
+	if ino, err := t.s.tree.InoOf(e.NodeID); err != nil || ino != t.ino || e.Draft != nil {
 		return false, err
 	}
 	// To the letter: not another spelling, and not in one folder more.
-	name, parents, ok, err := t.s.h.Place(e.NodeID)
+	name, parents, ok, err := t.s.tree.NodePlace(e.NodeID)
 	return ok && (len(ids) == 0 || name == e.Place.Name && sameSet(parents, ids)), err
 }
 
 // done takes the entry out of the journal.
 func (t *task) done(e *journal.Entry) report {
-	ok, err := t.s.h.Done(t.ino, e.Rev)
+	ok, err := t.s.tree.Fulfil(t.ino, e.Rev)
 	if err != nil {
 		return t.fail(err)
 	}
@@ -349,14 +348,18 @@ func (t *task) done(e *journal.Entry) report {
 		return report{kind: next}
 	}
 	t.s.fulfilled(t.ino, e.Rev)
-	return report{kind: done}
+	r := report{kind: done}
+	if e.Folder && !e.Removed && t.s.j.HasChildren(t.ino) {
+		r.folder = e.NodeID
+	}
+	return r
 }
 
-// learn hands an answer to the host and writes into the entry what it
-// changed there. The host goes first: until the entry knows, settling would
+// learn hands an answer to the mirror and writes into the entry what it
+// changed there. The mirror goes first: until the entry knows, settling would
 // look again, which does no harm.
 func (t *task) learn(n drive.Node, fn func(*journal.Entry)) error {
-	if err := t.s.h.Answered(t.ino, n); err != nil {
+	if err := t.s.noteAnswer(t.ino, n); err != nil {
 		return err
 	}
 	t.handed = true
@@ -378,8 +381,11 @@ func (t *task) learn(n drive.Node, fn func(*journal.Entry)) error {
 	})
 }
 
+// entry is a copy of the task's entry as it is now.
+func (t *task) entry() (*journal.Entry, bool) { return t.s.j.Clone(t.ino) }
+
 func (t *task) update(fn func(*journal.Entry) bool) error {
-	return t.s.h.Update(t.ino, fn)
+	return t.s.tree.Learn(t.ino, fn)
 }
 
 // baseOf is what the journal keeps of a node.
@@ -504,7 +510,7 @@ func (t *task) back(e *journal.Entry) bool {
 	if e.NodeID == "" || e.Base == nil {
 		return true
 	}
-	if strings.HasPrefix(e.Base.Name, TempPrefix) && (t.origin == nil || t.origin.Name == e.Base.Name) {
+	if strings.HasPrefix(e.Base.Name, tree.TempPrefix) && (t.origin == nil || t.origin.Name == e.Base.Name) {
 		return false // an earlier life took the temporary name; the old one is forgotten
 	}
 	if t.origin == nil || t.origin.Name == e.Base.Name {
@@ -545,14 +551,14 @@ func (t *task) nodeGone(e *journal.Entry, version int64) report {
 	if e.Base != nil {
 		t.unmask(e, e.Base.Name)
 	}
-	if err := t.s.h.Gone(e.NodeID, version); err != nil {
+	if err := t.s.noteGone(e.NodeID, version); err != nil {
 		return t.fail(err)
 	}
 	switch {
 	case e.Removed:
 		return t.done(e)
 	case e.Draft != nil:
-		if err := t.s.h.Lost(t.ino, "it was removed on the drive while it was changed here"); err != nil {
+		if err := t.s.lost(t.ino, "it was removed on the drive while it was changed here"); err != nil {
 			return t.fail(err)
 		}
 		return report{kind: next}
@@ -560,13 +566,13 @@ func (t *task) nodeGone(e *journal.Entry, version int64) report {
 	return t.undo(e, fmt.Errorf("%w: removed by someone else", drive.ErrNotFound))
 }
 
-// parentGone lets the host find another place. It never returns next: to
+// parentGone finds the entry another place. It never returns next: to
 // some callers that would mean that there are folders to go on with.
 func (t *task) parentGone(e *journal.Entry) report {
-	if err := t.s.h.ParentGone(t.ino); err != nil {
+	if err := t.s.tree.ParentGone(t.ino); err != nil {
 		return t.fail(err)
 	}
-	if now, ok := t.s.j.Clone(t.ino); ok && now.Rev == e.Rev {
+	if now, ok := t.entry(); ok && now.Rev == e.Rev {
 		return t.fail(errNoParent) // it knows nothing better, for now
 	}
 	return report{kind: again}
@@ -578,21 +584,21 @@ func (t *task) parentGone(e *journal.Entry) report {
 func (t *task) inTrash(e *journal.Entry) (bool, error) {
 	var ids []string
 	for _, p := range e.Place.Parents {
-		id, st, err := t.s.h.FolderID(p)
+		id, st, err := t.s.tree.FolderID(p)
 		if err != nil {
 			return false, err
 		}
 		hidden := false
-		if st == Known {
-			if hidden, err = t.s.h.Hidden(p); err != nil {
+		if st == tree.Known {
+			if hidden, err = t.s.tree.OutOfTree(p); err != nil {
 				return false, err
 			}
 		}
 		switch {
 		case hidden:
-		case st == Gone && e.Base != nil:
+		case st == tree.Gone && e.Base != nil:
 			for _, home := range e.Base.Parents {
-				ino, err := t.s.h.InoOf(home)
+				ino, err := t.s.tree.InoOf(home)
 				if err != nil {
 					return false, err
 				}
@@ -655,7 +661,7 @@ func (t *task) parentTrouble(e *journal.Entry, parent string, err error) report 
 			return t.fail(uerr)
 		}
 	}
-	if herr := t.s.h.Gone(parent, n.Version); herr != nil {
+	if herr := t.s.noteGone(parent, n.Version); herr != nil {
 		return t.fail(herr)
 	}
 	return t.parentGone(e)

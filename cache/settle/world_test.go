@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,14 +19,18 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/mirror"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a drive, a journal, a host and a settler that runs.
+// world is a drive, a mirror, a journal, the tree over them, and a settler that
+// runs.
 type world struct {
 	testing.TB
 	srv    *drivetest.Server
@@ -34,10 +40,23 @@ type world struct {
 	life   *life
 	dir    string
 	j      *journal.Journal
-	h      *memHost
+	m      *mirror.Mirror
+	t      *tree.Tree
 	s      *Settler
 	stop   func()
 	opt    Options
+
+	beforeWrite atomic.Pointer[func()] // called before each write of the journal
+	// Set before anything runs; nil = nobody wants to know.
+	uploading func(ino uint64) // called before content that arrived is noted
+	changing  func()           // called when the mirror has taken an answer
+	blind     bool             // the mirror was closed
+
+	mu       sync.Mutex        // guards what follows
+	events   []string          // what the user was told, "kind: text"
+	uploaded map[uint64]string // by inode
+	arrived  map[string]bool   // contents of ours that were ever on the drive
+	known    map[string]bool   // MD5s that the mirror was ever told
 }
 
 var fast = Options{
@@ -47,7 +66,10 @@ var fast = Options{
 
 func newWorld(t testing.TB, so drivetest.Options, opt Options) *world {
 	t.Helper()
-	w := &world{TB: t, opt: opt, dir: filepath.Join(t.TempDir(), "state")}
+	w := &world{
+		TB: t, opt: opt, dir: filepath.Join(t.TempDir(), "state"),
+		uploaded: map[uint64]string{}, arrived: map[string]bool{}, known: map[string]bool{},
+	}
 	if _, ok := t.(*testing.T); ok { // benchmarks take real time, and sockets
 		t.Cleanup(func() { time.Sleep(time.Second) }) // the last connections of the server end by themselves
 		w.pipes = newPipes()
@@ -60,9 +82,18 @@ func newWorld(t testing.TB, so drivetest.Options, opt Options) *world {
 		w.halt()
 		w.disconnect()
 	})
-	w.openJournal()
-	w.h = newMemHost(w.j, w.other.Root())
-	w.h.delay = opt.UploadDelay
+	w.open()
+	root, err := w.client.Root(w.ctx())
+	if err == nil {
+		_, err = w.m.SetRoot(root)
+	}
+	if err == nil {
+		err = w.m.FeedEnd(time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.srv.ResetRequests()
 	return w
 }
 
@@ -119,18 +150,120 @@ func (w *world) disconnect() {
 	w.life.base.CloseIdleConnections()
 }
 
-func (w *world) openJournal() {
+// open opens the state directory.
+func (w *world) open() {
 	w.Helper()
+	w.blind = false
 	// No commit comes between the appends, so that a copy of the directory is
 	// what a kill leaves.
-	j, err := journal.Open(journal.Options{Dir: w.dir, GroupCommit: time.Hour})
+	var err error
+	w.j, err = journal.Open(journal.Options{Dir: w.dir, GroupCommit: time.Hour, BeforeWrite: func() error {
+		if fn := w.beforeWrite.Load(); fn != nil {
+			(*fn)()
+		}
+		return nil
+	}})
 	if err != nil {
 		w.Fatal(err)
 	}
-	for _, p := range j.Problems() {
+	for _, p := range w.j.Problems() {
 		w.Errorf("journal: %s", p)
 	}
-	w.j = j
+	w.m, err = mirror.Open(mirror.Options{
+		Path: filepath.Join(w.dir, mirrorFile), Owner: w.client.Owner, NoSync: true,
+		Reserve: w.j.ReserveIno, FirstIno: max(w.j.MaxIno()+1, 3),
+		Damaged: func(_ string, err error) { w.Errorf("mirror: %v", err) },
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.t = tree.New(tree.Options{
+		Mirror: w.m, Journal: w.j, Hostname: "HOST", Owner: w.client.Owner,
+		UploadDelay: func() time.Duration { return w.opt.UploadDelay },
+		Conflict:    func(_ uint64, name string) { w.notify(Event{Kind: "conflict", Text: name}) },
+		Rescued:     func(uint64) { w.notify(Event{Kind: "edit", Text: "its folder is made again"}) },
+	})
+	if err := w.t.Reconcile(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+const mirrorFile = "mirror.db"
+
+// reopen is a restart.
+func (w *world) reopen() {
+	w.Helper()
+	w.halt()
+	w.open()
+}
+
+func (w *world) notify(e Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e.Kind+": "+e.Path+": "+e.Text)
+}
+
+// notes are the events whose kind is given, "" = all.
+func (w *world) notes(kind string) (out []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.events {
+		if strings.HasPrefix(l, kind) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// functions are what the settler asks of the store.
+func (w *world) functions(o Options) Options {
+	t, m := w.t, w.m
+	o.Notify = w.notify
+	o.Path = func(ino uint64) (p string) {
+		t.Read(func(v tree.View) { p = v.Path(ino, rootIno) })
+		return p
+	}
+	o.Changed = func(cs []mirror.Change) {
+		if err := t.Told(cs); err != nil {
+			w.Error(err)
+		}
+		w.mu.Lock()
+		for _, c := range cs {
+			if r, ok, err := m.Get(c.Ino); err == nil && ok {
+				w.known[r.MD5] = true
+			}
+		}
+		w.mu.Unlock()
+		if w.changing != nil {
+			w.changing()
+		}
+	}
+	if o.Fetch == nil {
+		o.Fetch = func(context.Context, chunk.Version, int64, int64, func([]byte, int64) error) (int64, error) {
+			return 0, drive.ErrChanged
+		}
+	}
+	o.Uploaded = w.sent
+	return o
+}
+
+func (w *world) sent(ino uint64, _ drive.Node, d *journal.Draft) {
+	if w.uploading != nil {
+		w.uploading(ino)
+	}
+	s, err := d.Snapshot(d.Gen())
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	b, err := io.ReadAll(s)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.uploaded[ino] = string(b)
+	w.arrived[string(b)] = true
 }
 
 // run starts settling.
@@ -139,7 +272,7 @@ func (w *world) run() *world {
 	if testing.Verbose() {
 		o.Logger = slog.New(slog.NewTextHandler(logTo{w}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	w.s = New(w.j, w.client, w.h, o)
+	w.s = New(w.t, w.m, w.j, w.client, w.functions(o))
 	w.start()
 	return w
 }
@@ -161,7 +294,7 @@ func (l logTo) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// halt stops settling and closes the journal.
+// halt stops settling and closes the state directory.
 func (w *world) halt() {
 	if w.stop != nil {
 		w.stop()
@@ -174,7 +307,10 @@ func (w *world) halt() {
 		if err := w.j.Close(); err != nil {
 			w.Errorf("journal: %v", err)
 		}
-		w.j = nil
+		if err := w.m.Close(); err != nil && !w.blind {
+			w.Errorf("mirror: %v", err)
+		}
+		w.j, w.m, w.t = nil, nil, nil
 	}
 }
 
@@ -224,14 +360,6 @@ func (w *world) dump() {
 	}
 }
 
-func (w *world) mkdir(p string) { w.Helper(); must[uint64, uint64](w)(w.h.mkdir(p)) }
-func (w *world) write(p string, data string) {
-	w.Helper()
-	must[uint64, uint64](w)(w.h.write(p, []byte(data), nil))
-}
-func (w *world) remove(p string)    { w.Helper(); must[uint64, uint64](w)(w.h.remove(p)) }
-func (w *world) rename(p, q string) { w.Helper(); must[uint64, uint64](w)(w.h.rename(p, q)) }
-
 // tree is what is on the drive: path → content, "/" for folders.
 func (w *world) tree() map[string]string {
 	w.Helper()
@@ -257,9 +385,16 @@ func (w *world) tree() map[string]string {
 	return out
 }
 
+var conflictTime = regexp.MustCompile(` \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d`)
+
+// wantTree compares the drive with what should be there, names of conflict copies
+// without their time.
 func (w *world) wantTree(want map[string]string) {
 	w.Helper()
-	got := w.tree()
+	got := map[string]string{}
+	for p, content := range w.tree() {
+		got[conflictTime.ReplaceAllString(p, "")] = content
+	}
 	for _, p := range slices.Sorted(maps.Keys(got)) {
 		if v, ok := want[p]; !ok {
 			w.Errorf("on the drive, not wished for: %s (%s)", p, short(got[p]))
@@ -318,27 +453,48 @@ func short(s string) string {
 	return s
 }
 
-// copyDir copies the state directory as it is this moment.
+// copyDir copies the state directory as it is at one moment: two looks at it that
+// see the same saw it between them.
 func copyDir(t testing.TB, from, to string) {
 	t.Helper()
-	err := filepath.WalkDir(from, func(p string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
+	was := files(t, from)
+	for now := files(t, from); !maps.Equal(was, now); now = files(t, from) {
+		was = now
+	}
+	for name, b := range was {
+		p := filepath.Join(to, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+			t.Fatal(err)
 		}
-		rel, _ := filepath.Rel(from, p) // p is below from
-		if d.IsDir() {
-			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		if err := os.WriteFile(p, []byte(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// files are those in a directory and what they hold.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if os.IsNotExist(err) {
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
 		}
 		b, err := os.ReadFile(p)
 		if os.IsNotExist(err) {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(to, rel), b, 0o600)
+		rel, _ := filepath.Rel(dir, p) // p is below dir
+		out[rel] = string(b)
+		return err
 	})
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil {
 		t.Errorf("copy: %v", err)
 	}
+	return out
 }
+
+func ptr[T any](x T) *T { return &x }

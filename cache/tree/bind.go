@@ -137,10 +137,10 @@ func (t *Tree) bind(e *journal.Entry) error {
 	return nil
 }
 
-// FolderToCome is the node of a folder that a mirror begun anew has not been
+// folderToCome is the node of a folder that a mirror begun anew has not been
 // told of yet, by what the entries in it say; "" when none says it, or once
 // all has been told.
-func (v View) FolderToCome(dir uint64) (id string) {
+func (v View) folderToCome(dir uint64) (id string) {
 	if v.t.mirror.Complete() {
 		return ""
 	}

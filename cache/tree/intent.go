@@ -160,7 +160,10 @@ func (v View) heir(at journal.Vacated) *journal.Entry {
 
 // Heir is the inode of the new file that takes over the node of the removed
 // file ino, 0 = none. The removal must wait for it.
-func (v View) Heir(ino uint64) uint64 {
+func (t *Tree) Heir(ino uint64) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v := View{t: t}
 	e, ok := v.Entry(ino)
 	if !ok || !e.Removed || e.Folder || e.NodeID == "" || e.Trashed {
 		return 0
@@ -185,7 +188,10 @@ func (v View) ancestor(e *journal.Entry) uint64 {
 
 // Ancestor is the inode of the removed file whose node the new file ino takes
 // over, 0 = none. Nothing may be on its way for it when that happens.
-func (v View) Ancestor(ino uint64) uint64 {
+func (t *Tree) Ancestor(ino uint64) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v := View{t: t}
 	e, ok := v.Entry(ino)
 	if !ok || e.Removed || e.Folder || e.NodeID != "" {
 		return 0
@@ -235,12 +241,15 @@ func (t *Tree) Inherit(ino, rev uint64) (did bool, err error) {
 // written. It may not when its name does not look final, and not where it
 // would take over the node of a file that was removed, or moved out of its way
 // just now: overwrites do not stream.
-func (v View) MayStream(ino uint64) bool {
+func (t *Tree) MayStream(ino uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v := View{t: t}
 	e, ok := v.Entry(ino)
 	if !ok || e.Removed || e.NodeID != "" || Temporary(e.Place.Shown) || v.ancestor(e) != 0 {
 		return false
 	}
-	for _, m := range v.t.moved {
+	for _, m := range t.moved {
 		if m.Name == e.Place.Shown && slices.Contains(e.Place.Parents, m.Dir) && time.Since(m.at) < movedFor {
 			return false
 		}

@@ -85,16 +85,12 @@ func (t *Tree) rescue(dir uint64) {
 // moveOut gives a local change whose folder went from the drive another one, as
 // a new file.
 func (t *Tree) moveOut(ino uint64) {
-	did := false
 	_, err := t.Lost(ino)
 	if err == nil {
-		did, err = t.ParentGone(ino)
+		err = t.ParentGone(ino)
 	}
 	if err != nil {
 		t.log.Warn("keeping a local change whose folder went from the drive", "inode", ino, "err", err)
-	}
-	if did && t.o.Rescued != nil {
-		t.o.Rescued(ino)
 	}
 }
 

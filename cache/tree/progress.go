@@ -93,8 +93,10 @@ func (t *Tree) keepProps(e *journal.Entry) error {
 
 // Tag is the eTagResponse to hold a rename of ino's node against: that of b, or
 // "" when calls of our own are known to have changed it since.
-func (v View) Tag(ino uint64, b *journal.Base) string {
-	if at, ok := v.t.staleTags[ino]; ok && b.Version <= at {
+func (t *Tree) Tag(ino uint64, b *journal.Base) string {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if at, ok := t.staleTags[ino]; ok && b.Version <= at {
 		return ""
 	}
 	return b.ETag
@@ -160,40 +162,6 @@ func knows(r *mirror.Record, e *journal.Entry) bool {
 	}
 	came := r.Version <= 1 && r.PropsVersion == r.Version && (e.Base == nil || e.Base.Version <= r.Version)
 	return came || version <= r.PropsVersion // those of a new node came with it
-}
-
-// ParentIDs are the ids of the folders that the mirror has for a node, in no
-// order; ok=false: it does not know the node, or knows it to be gone.
-func (v View) ParentIDs(nodeID string) (name string, ids []string, ok bool, err error) {
-	r, ok, err := v.t.mirror.ByID(nodeID)
-	if err != nil || !ok {
-		return "", nil, false, err
-	}
-	for _, p := range r.Parents {
-		dir, known, err := v.t.mirror.Get(p)
-		if err != nil || !known {
-			return "", nil, false, err
-		}
-		ids = append(ids, dir.ID)
-	}
-	return r.Name, ids, true, nil
-}
-
-// OutOfTree tells whether no path is known that leads from the root to a
-// folder: it, or one above it, is in the trash, or has not been told yet.
-func (v View) OutOfTree(ino uint64) (bool, error) {
-	root := v.t.mirror.Root().Ino
-	if ino == root || !v.t.mirror.Complete() {
-		return false, nil
-	}
-	if _, has := v.Entry(ino); has {
-		return false, nil
-	}
-	if _, ok, err := v.t.mirror.Get(ino); err != nil || !ok || v.t.mirror.Reachable(ino) {
-		return false, err
-	}
-	up, err := v.Reaches(ino, root)
-	return err == nil && !up, err
 }
 
 // wantsPlace tells whether e wants another place than its node has.

@@ -202,17 +202,18 @@ func (tx *Tx) undoPlace(e *journal.Entry) error {
 }
 
 // ParentGone finds a folder for an entry whose own is gone from the drive: it
-// is made again, in what is left of its path.
-func (t *Tree) ParentGone(ino uint64) (did bool, err error) {
+// is made again, in what is left of its path. Where nothing better is known, for
+// now, the entry stays as it is.
+func (t *Tree) ParentGone(ino uint64) error {
 	fresh := make([]uint64, 0, 8) // before the lock: it may write
 	for range cap(fresh) {
 		n, err := t.mirror.NewIno()
 		if err != nil {
-			return false, err
+			return err
 		}
 		fresh = append(fresh, n)
 	}
-	err = t.Change(func(tx *Tx) error {
+	return t.Change(func(tx *Tx) error {
 		old, ok := tx.Entry(ino)
 		if !ok || old.Removed {
 			return nil
@@ -229,14 +230,15 @@ func (t *Tree) ParentGone(ino uint64) (did bool, err error) {
 		slices.Sort(e.Place.Parents)
 		e.Place.Parents = slices.Compact(e.Place.Parents)
 		if slices.Equal(e.Place.Parents, old.Place.Parents) {
-			return nil // nothing better is known, for now
+			return nil
 		}
 		e.Due = time.Now()
 		tx.Put(e)
-		did = true
+		if fn := t.o.Rescued; fn != nil {
+			tx.done = append(tx.done, func() { fn(ino) })
+		}
 		return nil
 	})
-	return did && err == nil, err
 }
 
 // remaking makes folders again in one change. All that belonged into one meets

@@ -23,7 +23,7 @@ var arrows = []struct {
 	{"cache/mirror", []string{"drive"}, "what the drive told does not depend on what we want"},
 	{"cache/chunk", []string{"drive"}, "bytes do not know names, wishes or the kernel"},
 	{"cache/journal", []string{"drive"}, "what must survive depends on as little as possible"},
-	{"cache/settle", []string{"drive", "cache/journal", "cache/tree"}, "it brings what the tree wants to the drive"},
+	{"cache/settle", []string{"drive", "cache/chunk", "cache/journal", "cache/mirror", "cache/tree"}, "it brings what the tree wants to the drive"},
 	{"cache/tree", []string{"drive", "cache/recent", "cache/mirror", "cache/chunk", "cache/journal"}, "what is shown does not depend on how the drive gets it"},
 	{"cache", []string{"drive", "cache/recent", "cache/mirror", "cache/chunk", "cache/journal", "cache/settle", "cache/tree"}, "the one place where the rooms meet"},
 	{"changes", []string{"drive", "cache"}, "it looks, and leaves what it saw to the Store"},

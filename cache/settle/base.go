@@ -1,4 +1,4 @@
-package cache
+package settle
 
 import (
 	"context"
@@ -10,7 +10,57 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// BaseLost settles an edit of a part of a file whose other parts cannot be had
+// nearby is how many bytes cost less than another request for those behind
+// them.
+const nearby = 1 << 20
+
+// together joins ranges with little between them. Fill leaves out what is
+// local.
+func together(xs []journal.Extent) []journal.Extent {
+	var out []journal.Extent
+	for _, x := range xs {
+		if last := len(out) - 1; last >= 0 && x.Off-out[last].End <= nearby {
+			out[last].End = x.End
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// Complete fetches what is missing of the base of ino's draft d. drive.ErrChanged
+// or drive.ErrNotFound when it cannot be had any more.
+func (s *Settler) Complete(ctx context.Context, ino uint64, d *journal.Draft) error {
+	id, content, size, md5 := d.Base()
+	v := chunk.Version{ID: id, Content: content, Size: size, MD5: md5}
+	if e, ok := s.j.Get(ino); ok {
+		v.Name = e.Place.Name
+	}
+	for _, x := range together(d.Missing(0, d.Size())) {
+		n, err := s.o.Fetch(ctx, v, x.Off, x.End, d.Fill)
+		if err == nil && n < x.End-x.Off {
+			err = drive.ErrChanged
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// Recorded, so that it is not needed again after a restart. Where the file
+	// was written to meanwhile, another commit will tell.
+	st, ok := d.State()
+	if !ok {
+		return nil
+	}
+	return s.tree.Learn(ino, func(e *journal.Entry) bool {
+		if e.Draft == nil || e.Draft.Gen != st.Gen {
+			return false
+		}
+		e.Draft = &st
+		return true
+	})
+}
+
+// baseLost settles an edit of a part of a file whose other parts cannot be had
 // any more, because they were replaced (n is what the drive has instead) or
 // purged (n has no id). Bytes that were never written are never made up:
 //
@@ -21,36 +71,36 @@ import (
 //
 // In all cases the drive's version stands. It answers journal.ErrSuperseded
 // where the entry is another one now.
-func (h host) BaseLost(ctx context.Context, ino uint64, d *journal.Draft, n drive.Node) error {
+func (s *Settler) baseLost(ctx context.Context, ino uint64, d *journal.Draft, n drive.Node) error {
 	st, ok := d.State()
 	if !ok {
 		return journal.ErrSuperseded // written to meanwhile
 	}
 	ours := written(&st)
-	p := h.s.PathOf(ino)
+	p := s.o.Path(ino)
 	switch {
 	case len(ours) == 0:
-		done, err := h.s.tree.DropContent(ino, st.Gen)
+		done, err := s.tree.DropContent(ino, st.Gen)
 		if done {
-			h.s.events.add("undone", p, "it was cut here and replaced on the drive; the drive's version stays")
+			s.o.Notify(Event{"undone", p, "it was cut here and replaced on the drive; the drive's version stays"})
 		}
 		return errors.Join(journal.ErrSuperseded, err)
 	case n.Live() && n.Content != nil && st.Limit == st.BaseLen && ours[0].Off >= st.BaseLen:
-		return h.appendBeside(ctx, ino, d, &st, n)
+		return s.appendBeside(ctx, ino, d, &st, n)
 	}
 	name := "content"
-	if e, ok := h.s.journal.Get(ino); ok {
+	if e, ok := s.j.Get(ino); ok {
 		name = e.Place.Shown
 	}
-	to, err := h.s.journal.Quarantine(name, st.Size, ours, d.ReadAt)
+	to, err := s.j.Quarantine(name, st.Size, ours, d.ReadAt)
 	if err != nil {
 		return err
 	}
-	done, err := h.s.tree.DropContent(ino, st.Gen)
+	done, err := s.tree.DropContent(ino, st.Gen)
 	if done {
 		what := fmt.Sprintf("parts of it were changed here, and the version they belong to is gone from the drive; the drive's version stays, the changed parts are in %s", to)
-		h.s.events.add("quarantine", p, what)
-		h.s.log.Warn("an edit cannot be completed and is set aside", "path", p, "to", to)
+		s.o.Notify(Event{"quarantine", p, what})
+		s.log.Warn("an edit cannot be completed and is set aside", "path", p, "to", to)
 	}
 	return errors.Join(journal.ErrSuperseded, err)
 }
@@ -70,12 +120,12 @@ func written(st *journal.DraftState) (xs []journal.Extent) {
 
 // appendBeside makes a conflict copy of the drive's version with what was
 // appended here behind it.
-func (h host) appendBeside(ctx context.Context, ino uint64, d *journal.Draft, st *journal.DraftState, n drive.Node) error {
-	beside, err := h.s.mirror.NewIno()
+func (s *Settler) appendBeside(ctx context.Context, ino uint64, d *journal.Draft, st *journal.DraftState, n drive.Node) error {
+	beside, err := s.mirror.NewIno()
 	if err != nil {
 		return err
 	}
-	c, err := h.s.journal.OpenDraft(beside, nil)
+	c, err := s.j.OpenDraft(beside, nil)
 	if err != nil {
 		return err
 	}
@@ -85,7 +135,7 @@ func (h host) appendBeside(ctx context.Context, ino uint64, d *journal.Draft, st
 		_, err := c.WriteAt(b, at)
 		return err
 	}
-	if got, err := h.s.chunks.CopyRange(ctx, v, 0, v.Size, write); err != nil {
+	if got, err := s.o.Fetch(ctx, v, 0, v.Size, write); err != nil {
 		return err // also when it was replaced once more: the next try takes that
 	} else if got < v.Size {
 		return drive.ErrUnavailable
@@ -105,11 +155,11 @@ func (h host) appendBeside(ctx context.Context, ino uint64, d *journal.Draft, st
 		return journal.ErrSuperseded
 	}
 	cst := c.Commit()
-	name, done, err := h.s.tree.ReplaceContent(ino, st.Gen, beside, cst)
+	name, done, err := s.tree.ReplaceContent(ino, st.Gen, beside, cst)
 	if !done {
 		c.Abort(cst)
 		return errors.Join(journal.ErrSuperseded, err)
 	}
-	h.s.events.add("conflict", h.s.PathOf(beside), fmt.Sprintf("the file was replaced on the drive while something was appended here: both are kept; what was appended is behind the drive's version in %q", name))
+	s.o.Notify(Event{"conflict", s.o.Path(beside), fmt.Sprintf("the file was replaced on the drive while something was appended here: both are kept; what was appended is behind the drive's version in %q", name)})
 	return journal.ErrSuperseded
 }
