@@ -12,9 +12,10 @@
 // One goroutine, Run, owns the queue: which inode is due, which waits for
 // another, which is being worked on. It makes no calls to the drive. For each
 // inode it starts a worker, never two for one inode; the worker reads the
-// entry again before each step, makes the call, records what it learned, and
-// reports. What the other goroutines share with Run (waiters, requests, the
-// list of running work) is behind Settler.mu.
+// entry again before each step, has plan say what that is (it alone decides on
+// the next call), makes the call, records what it learned, and reports. What the
+// other goroutines share with Run (waiters, requests, the list of running work)
+// is behind Settler.mu.
 //
 // # Invariants
 //

@@ -23,7 +23,7 @@ func (t *task) makeFolder(e *journal.Entry) report {
 	}
 	parent, id := ids[0], t.s.localID(e)
 	e.LocalID = id // a temporary name is made of it
-	name := t.wanted(e)
+	name := wanted(e, t.detour)
 	now := time.Now()
 	ok, err := t.sending(e, func(e *journal.Entry) {
 		e.LocalID = id
@@ -199,7 +199,7 @@ func (t *task) lookFolder(e *journal.Entry) report {
 	if r.kind != next {
 		return r
 	}
-	if ids[0] == e.Sent.ParentID && e.Sent.Name == t.wanted(e) {
+	if ids[0] == e.Sent.ParentID && e.Sent.Name == wanted(e, t.detour) {
 		return t.makeFolder(e)
 	}
 	n, v, err := t.findSent(e, drive.Folder)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/tree"
-	"github.com/drivefs/drivefs/drive"
 )
 
 // patience bounds how long a removal waits for further removals, in settling
@@ -191,14 +190,8 @@ func (q *queue) inTheWay(ino uint64, node, parent, name string) *item {
 // leaves reports whether the entry wants its node out of the folder, or with
 // a name, away from that name there.
 func (q *queue) leaves(it *item, parent, name string) bool {
-	if it.removed {
-		return true
-	}
-	if name != "" && drive.Fold(it.place.Name) != drive.Fold(name) {
-		return true
-	}
-	ids, _, _, err := resolve(q.s.tree, it.place.Parents, it.home)
-	return err == nil && !slices.Contains(ids, parent)
+	out, err := leaves(q.s.tree, it.removed, &it.place, it.home, parent, name)
+	return err == nil && out
 }
 
 // moves reports whether the entry wants other parents than its node has.

@@ -9,67 +9,13 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// place makes the one call that brings the node of e closer to name within
-// the folders target. The order of calls follows from the state alone, so a
-// crash between two of them is continued, not repeated.
-func (t *task) place(e *journal.Entry, target []string, name string) report {
-	add, drop := minus(target, e.Base.Parents), minus(e.Base.Parents, target)
-	rename := e.Base.Name != name
-	if len(add) > 0 && e.Folder && t.others {
-		if r := t.nesting(e, add[0]); r.kind != next {
-			return r
-		}
-	}
-	switch {
-	case rename && len(add) > 0:
-		return t.renameAndMove(e, target, add, drop, name)
-	case len(add) > 0:
-		return t.move(e, add, drop, true)
-	case len(drop) > 0:
-		// First, so that the new name need not be free in a folder it leaves.
-		return t.removeParent(e, drop[0])
-	default:
-		return t.rename(e, name, true)
-	}
-}
-
-// renameAndMove picks the first of two calls so that no name conflicts in
-// between (API §14); a temporary name is the way out.
-func (t *task) renameAndMove(e *journal.Entry, target, add, drop []string, name string) report {
-	free := func(parents []string, name string) (bool, error) {
-		for _, p := range parents {
-			if ino, node, err := t.s.tree.Holder(p, name); err != nil || ino != 0 && node != e.NodeID {
-				return false, err
-			}
-		}
-		return true, nil
-	}
-	there, err := free(e.Base.Parents, name)
-	before, err2 := free(add, e.Base.Name)
-	switch err := errors.Join(err, err2); {
-	case err != nil:
-		return t.fail(err)
-	case !t.noRename && there:
-		return t.rename(e, name, false)
-	case !t.noMove && before:
-		return t.move(e, add, drop, false)
-	case e.Base.Name != tempName(e):
-		return t.rename(e, tempName(e), false)
-	default:
-		return t.move(e, add, drop, true)
-	}
-}
-
 // rename gives the node a name. last tells that a conflict would be with the
 // name that is wished for where it is wished for.
 func (t *task) rename(e *journal.Entry, name string, last bool) report {
-	if t.viaTemp && last && e.Base.Name != tempName(e) {
-		name = tempName(e)
-	}
 	if r := t.unsure(e); r.kind != next {
 		return r
 	}
-	t.askedName = name
+	t.askedName, t.moved = name, true
 	ctx, cancel := t.call("rename")
 	n, err := t.s.r.Rename(ctx, e.NodeID, name, t.tag(e))
 	cancel()
@@ -101,19 +47,18 @@ func (t *task) tag(e *journal.Entry) string {
 	return t.s.tree.Tag(t.ino, e.Base)
 }
 
-// move takes the node to the first folder of add, out of one of drop if there
-// is one.
-func (t *task) move(e *journal.Entry, add, drop []string, last bool) report {
-	to := add[0]
+// move takes the node to the folder to, out of the folder from, "" = of none. last
+// as in rename.
+func (t *task) move(e *journal.Entry, to, from string, last bool) report {
 	if r := t.unsure(e); r.kind != next {
 		return r
 	}
-	t.askedParent = to
+	t.askedParent, t.moved = to, true
 	var n drive.Node
 	var err error
-	if len(drop) > 0 {
+	if from != "" {
 		ctx, cancel := t.call("move")
-		n, err = t.s.r.Move(ctx, e.NodeID, drop[0], to)
+		n, err = t.s.r.Move(ctx, e.NodeID, from, to)
 		cancel()
 	} else {
 		ctx, cancel := t.call("add-parent")
@@ -125,11 +70,7 @@ func (t *task) move(e *journal.Entry, add, drop []string, last bool) report {
 	}
 	switch {
 	case err == nil:
-		parents := slices.Clone(e.Base.Parents)
-		if len(drop) > 0 {
-			parents = slices.DeleteFunc(parents, func(p string) bool { return p == drop[0] })
-		}
-		parents = append(parents, to)
+		parents := append(slices.DeleteFunc(slices.Clone(e.Base.Parents), func(p string) bool { return p == from }), to)
 		if !slices.Contains(n.Parents, to) {
 			n.Parents = parents // the answer lags behind what it answers
 		}
@@ -163,6 +104,7 @@ func (t *task) removeParent(e *journal.Entry, parent string) report {
 	if r := t.unsure(e); r.kind != next {
 		return r
 	}
+	t.moved = true
 	ctx, cancel := t.call("remove-parent")
 	err := t.s.r.RemoveParent(ctx, e.NodeID, parent)
 	cancel()
@@ -362,7 +304,7 @@ func (t *task) taken(e *journal.Entry, cause error, parent, name string) report 
 		if o == other && !ok || o == now && !still || o.Ino == t.ino {
 			continue
 		}
-		if leaves, err := t.willLeave(o, parent, name); err != nil {
+		if leaves, err := t.leaves(o, parent, name); err != nil {
 			return t.fail(err)
 		} else if leaves {
 			return report{kind: waits, on: o.Ino, slot: true}
@@ -418,19 +360,6 @@ func (t *task) conflict(e *journal.Entry, why string) report {
 		return t.fail(err)
 	}
 	return report{kind: next}
-}
-
-// willLeave is queue.leaves for an entry read from the journal.
-func (t *task) willLeave(e *journal.Entry, parent, name string) (bool, error) {
-	if e.Removed || drive.Fold(e.Place.Name) != drive.Fold(name) {
-		return true, nil
-	}
-	var home []string
-	if e.Base != nil {
-		home = e.Base.Parents
-	}
-	ids, _, _, err := resolve(t.s.tree, e.Place.Parents, home)
-	return err == nil && !slices.Contains(ids, parent), err
 }
 
 // nesting finds out whether the folder to is inside of e's node on the drive

@@ -448,7 +448,7 @@ func (t *task) expect(f *journal.Entry, n drive.Node, sent map[string]uint64, w 
 	case ok && c.Removed:
 		changed, err = t.changedSince(c, now)
 	case ok:
-		leaves, err = t.willLeave(c, f.NodeID, c.Place.Name)
+		leaves, err = t.leaves(c, f.NodeID, "")
 	}
 	if err != nil {
 		return nil, err

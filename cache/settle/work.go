@@ -47,6 +47,7 @@ type task struct {
 	noRename bool              // renaming first met a taken name on the way
 	noMove   bool              // moving first did
 	viaTemp  bool              // … so a temporary name it is
+	moved    bool              // it made a call for the node's place
 	sure     bool              // Base tells the node's place although it has no tag
 	// What the last calls of this task that changed the node's place asked for.
 	askedName, askedParent string
@@ -177,90 +178,52 @@ func (t *task) report(r report) report {
 
 // step does the next thing that brings the drive closer to e.
 func (t *task) step(e *journal.Entry) report {
-	switch {
-	case e.Removed:
-		return t.remove(e)
-	case e.Trashed:
-		return t.untrash(e)
-	case e.Open:
-		return report{kind: again} // the queue parks it
-	case e.NodeID == "" && e.Sent != nil && e.Folder:
-		return t.lookFolder(e)
-	case e.NodeID == "" && e.Sent != nil:
-		return t.lookNew(e)
-	case e.NodeID == "" && e.Folder:
-		return t.makeFolder(e)
-	case e.NodeID == "":
-		return t.uploadNew(e)
-	case (e.Base.ETag == "" || e.Base.Doubted()) && !t.sure:
-		return t.ascertain(e)
+	f, err := t.facts(e)
+	if err != nil {
+		return t.fail(err)
 	}
-	ids, r := t.targets(e)
-	if r.kind != next {
-		return r
-	}
-	if name := t.wanted(e); e.Base.Name != name || !sameSet(ids, e.Base.Parents) {
-		if r := t.place(e, ids, name); r.kind != next || e.Draft == nil {
+	s := plan(e, &f)
+	if s.under != "" {
+		if r := t.nesting(e, s.under); r.kind != next {
 			return r
 		}
-		if e, ok := t.entry(); ok && !contentDone(e) {
-			if in, err := t.inPlace(e); err != nil {
-				return t.fail(err)
-			} else if in {
-				return report{kind: again} // what waits for its place need not wait for the upload
-			}
-		}
-		return report{kind: next}
 	}
-	switch {
-	case t.detour:
-		return report{kind: again}
-	case t.uploaded != 0 && e.Draft != nil && t.uploaded == e.Draft.Gen, contentDone(e):
-	case t.lane == laneCalls:
-		return report{kind: again} // in the lane for it
-	default:
+	switch s.do {
+	case await:
+		return report{kind: waits, on: s.on}
+	case remove:
+		return t.remove(e)
+	case untrash:
+		return t.untrash(e)
+	case lookFolder:
+		return t.lookFolder(e)
+	case lookFile:
+		return t.lookNew(e)
+	case makeFolder:
+		return t.makeFolder(e)
+	case makeFile:
+		return t.uploadNew(e)
+	case locate:
+		return t.ascertain(e)
+	case findFolder:
+		return t.parentGone(e)
+	case strand:
+		return t.fail(errNoParent)
+	case rename:
+		return t.rename(e, s.name, s.last)
+	case move:
+		return t.move(e, s.to, s.from, s.last)
+	case removeParent:
+		return t.removeParent(e, s.from)
+	case overwrite:
 		return t.overwrite(e)
-	}
-	switch on, err := t.shadowed(e, ids); {
-	case err != nil:
-		return t.fail(err)
-	case on != 0:
-		return report{kind: waits, on: on}
-	}
-	if r := t.setProps(e); r.kind != next {
-		return r
-	}
-	return t.finish(e, ids)
-}
-
-// shadowed is an inode that still has the name of e as far as the mirror knows,
-// and wishes to leave it, 0 = none: its node has left on the drive, or e's
-// would not be there, but the answer is on its way. Without its wish e would
-// not show under its own name until then.
-func (t *task) shadowed(e *journal.Entry, ids []string) (uint64, error) {
-	for _, id := range ids {
-		ino, node, err := t.s.tree.Holder(id, e.Place.Name)
-		if err != nil {
-			return 0, err
+	case finish:
+		if r := t.setProps(e); r.kind != next {
+			return r
 		}
-		if ino == 0 || ino == t.ino || node == e.NodeID {
-			continue
-		}
-		if other, ok := t.s.j.Get(ino); ok && other.NodeID == node {
-			if leaves, err := t.willLeave(other, id, e.Place.Name); err != nil || leaves {
-				return ino, err
-			}
-		}
+		return t.finish(e, f.ids)
 	}
-	return 0, nil
-}
-
-// wanted is the name to bring about now.
-func (t *task) wanted(e *journal.Entry) string {
-	if t.detour {
-		return tempName(e)
-	}
-	return e.Place.Name
+	return report{kind: again} // what waits for its place need not wait for the rest
 }
 
 // inPlace reports whether the node of e is where it should be.
@@ -270,15 +233,6 @@ func (t *task) inPlace(e *journal.Entry) (bool, error) {
 	}
 	ids, wait, gone, err := resolve(t.s.tree, e.Place.Parents, e.Base.Parents)
 	return err == nil && wait == 0 && gone == 0 && sameSet(ids, e.Base.Parents), err
-}
-
-// tempName is a name nobody else uses, always the same one for the same
-// node, so that nothing must be remembered of it.
-func tempName(e *journal.Entry) string {
-	if e.NodeID != "" {
-		return tree.TempPrefix + e.NodeID
-	}
-	return tree.TempPrefix + e.LocalID
 }
 
 // targets are the ids of the folders the entry belongs in.

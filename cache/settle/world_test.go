@@ -2,6 +2,7 @@ package settle
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
@@ -466,16 +468,19 @@ func copyDir(t testing.TB, from, to string) {
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(p, []byte(b), 0o600); err != nil {
+		if err := os.WriteFile(p, []byte(b.data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(p, b.size); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 // files are those in a directory and what they hold.
-func files(t testing.TB, dir string) map[string]string {
+func files(t testing.TB, dir string) map[string]sparse {
 	t.Helper()
-	out := map[string]string{}
+	out := map[string]sparse{}
 	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
 		if os.IsNotExist(err) {
 			return nil
@@ -483,18 +488,55 @@ func files(t testing.TB, dir string) map[string]string {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		b, err := os.ReadFile(p)
+		b, err := readSparse(p)
 		if os.IsNotExist(err) {
 			return nil
 		}
 		rel, _ := filepath.Rel(dir, p) // p is below dir
-		out[rel] = string(b)
+		out[rel] = b
 		return err
 	})
 	if err != nil {
 		t.Errorf("copy: %v", err)
 	}
 	return out
+}
+
+// sparse is a file without the hole at its end: the mirror's is mostly that.
+type sparse struct {
+	data string
+	size int64
+}
+
+func readSparse(p string) (b sparse, err error) {
+	f, err := os.Open(p)
+	if err != nil {
+		return b, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return b, err
+	}
+	b.size = st.Size()
+	end := int64(0)
+	for at := int64(0); ; at = end {
+		if at, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+			break // no data behind
+		} else if err == nil {
+			end, err = unix.Seek(int(f.Fd()), at, unix.SEEK_HOLE)
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	data := make([]byte, end)
+	n, err := f.ReadAt(data, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	b.data = string(data[:n])
+	return b, err
 }
 
 func ptr[T any](x T) *T { return &x }
