@@ -59,19 +59,18 @@ func (s *Store) ConfirmAccount(root string) error {
 	return s.journal.SetAccount(told)
 }
 
-// bindAccount tells a journal from before there were accounts whose it is, so
-// that it still knows when the mirror is gone; and refuses a mirror that is of
-// another account than the journal.
-func (s *Store) bindAccount() error {
-	known, err := s.journal.Account()
-	root := s.mirror.Root().ID
+// bindAccount tells a journal from before there were accounts that it is of the
+// drive with this root, so that it still knows when the mirror is gone; and
+// refuses the root of another account.
+func bindAccount(j *journal.Journal, dir, root string) error {
+	known, err := j.Account()
 	switch {
 	case err != nil:
 		return err
 	case known.Root == "":
-		return s.journal.SetAccount(Account{Root: root})
+		return j.SetAccount(Account{Root: root})
 	case known.Root != root:
-		return &AccountError{Dir: s.o.StateDir, State: known, Drive: Account{Root: root, Origin: "its mirror"}}
+		return &AccountError{Dir: dir, State: known, Drive: Account{Root: root, Origin: "its mirror"}}
 	}
 	return nil
 }

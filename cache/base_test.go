@@ -28,14 +28,8 @@ func TestLostBase(t *testing.T) {
 			want: map[string]string{"f": "theirs\n", "f (conflict ": "theirs\nour line\n"}},
 		"changed inside": {edit: func(w *world) { w.writeAt("/f", "ours inside", 1000, unix.O_WRONLY) }, aside: "ours inside"},
 		"cut": {edit: func(w *world) {
-			e, err := w.s.Resolve(w.Context(), "/f")
-			if err != nil {
-				w.Fatal(err)
-			}
 			n := int64(1000)
-			if _, err := w.s.Setattr(w.Context(), e.Ino, e.Gen, nil, SetAttr{Size: &n}); err != nil {
-				w.Fatal(err)
-			}
+			w.setattr("/f", SetAttr{Size: &n})
 		}},
 		"changed, and purged there": {edit: func(w *world) { w.writeAt("/f", "ours inside", 1000, unix.O_WRONLY) },
 			purge: true, want: map[string]string{}, aside: "ours inside"},

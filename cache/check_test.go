@@ -79,9 +79,7 @@ func TestTimesAfterALaggingListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	mtime := time.Unix(981173106, 0)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mtime: &mtime}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/d/f", SetAttr{Mtime: &mtime})
 	w.flush()
 	w.stop()
 	w.o.StateDir = t.TempDir()

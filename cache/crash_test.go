@@ -139,9 +139,7 @@ func TestAdoptAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := w.create("/f", unix.O_RDWR)
-	if _, err := h.Write(t.Context(), []byte("BB"), 1); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "BB", 1)
 	w.reopen() // nothing was flushed or released
 	answer, err := w.o.Remote.Get(t.Context(), n.ID)
 	if err != nil {

@@ -51,24 +51,13 @@ func TestRestoredWhileOpen(t *testing.T) {
 func TestRenameOverOneName(t *testing.T) {
 	w := newWorld(t)
 	n := w.put("/a/f", "one")
-	b, err := w.other.MkdirAll("/b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.addParent(n.ID, "/b")
 	w.put("/x", "X")
 	w.poll()
 	h := w.openAt("/b/f", unix.O_RDWR)
 	w.rename("/x", "/a/f")
-	if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
+	w.writeTo(h, "two", 0)
+	w.shut(h)
 	w.flush()
 	w.want(w.drive("/a/f"), "X")
 	w.want(w.drive("/b/f"), "two")
@@ -78,13 +67,7 @@ func TestRenameOverOneName(t *testing.T) {
 func TestSaveOverOneName(t *testing.T) {
 	w := newWorld(t)
 	n := w.put("/a/doc", "one")
-	b, err := w.other.MkdirAll("/b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.addParent(n.ID, "/b")
 	w.poll()
 	w.want(w.ls("/b"), "doc")
 	w.write("/a/.doc.AbCdEf", "two")
@@ -228,9 +211,7 @@ func TestUndoKeepsMode(t *testing.T) {
 	w.poll()
 	e, _ := w.s.Resolve(t.Context(), "/a")
 	mode := uint32(0o600)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/a", SetAttr{Mode: &mode})
 	w.put("/c", "C") // not heard of
 	err := w.tryRename("/a", "/c")
 	if !errors.Is(err, ErrExist) {
@@ -297,9 +278,7 @@ func TestRenameOpenOverClosed(t *testing.T) {
 	w.poll()
 	w.write("/doc", "closed")
 	h := w.create("/.doc.AbCdEf", unix.O_WRONLY|unix.O_CREAT)
-	if _, err := h.Write(t.Context(), []byte("written"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "written", 0)
 	w.rename("/.doc.AbCdEf", "/doc")
 	w.want(w.read("/doc"), "written")
 	w.reopen() // nothing was flushed or released
@@ -319,9 +298,7 @@ func TestRenameOpenToAnotherCase(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := w.create("/c", unix.O_RDWR)
-	if _, err := h.Write(t.Context(), []byte("open"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "open", 0)
 	closed, _ := w.s.journal.Get(e.Ino)
 	w.rename("/c", "/C")
 	now, ok := w.s.journal.Get(e.Ino)
@@ -438,9 +415,7 @@ func TestBackupOfAnOpenFile(t *testing.T) {
 		id := w.id("/doc")
 		w.rename("/doc", "/doc~")
 		h := w.create("/doc", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
-		if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
-			t.Fatal(err)
-		}
+		w.writeTo(h, "two", 0)
 		w.unlink("/doc~")
 		w.flush()
 		if tr := w.other.TrashList(); len(tr) != 0 {
@@ -455,10 +430,7 @@ func TestBackupOfAnOpenFile(t *testing.T) {
 			}
 			continue
 		}
-		if err := h.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		h.Release()
+		w.shut(h)
 		w.flush()
 		w.want(w.drive("/doc"), "two")
 		if got := w.id("/doc"); got != id {

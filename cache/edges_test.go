@@ -17,10 +17,7 @@ import (
 func TestCycle(t *testing.T) {
 	w := newWorld(t)
 	w.put("/A/F/x", "x")
-	b, _ := w.other.MkdirAll("/B")
-	if _, err := w.other.AddParent(w.id("/A/F"), b.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.addParent(w.id("/A/F"), "/B")
 	w.poll()
 	err := w.tryRename("/B", "/A/F/B")
 	if !errors.Is(err, ErrInvalid) {
@@ -72,17 +69,12 @@ func TestPartOfPurged(t *testing.T) {
 func TestHardlinkEdges(t *testing.T) {
 	w := newWorld(t)
 	n := w.put("/a/f", "one")
-	b, _ := w.other.MkdirAll("/b")
-	if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.addParent(n.ID, "/b")
 	w.poll()
 	// an edit through one name while the other is unlinked
 	h := w.openAt("/b/f", unix.O_RDWR)
 	w.unlink("/a/f")
-	if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "two", 0)
 	h.Release()
 	w.flush()
 	w.want(w.drive("/b/f"), "two")
@@ -93,10 +85,7 @@ func TestHardlinkEdges(t *testing.T) {
 func TestBackupSaveOfLinked(t *testing.T) {
 	w := newWorld(t)
 	n := w.put("/a/doc", "one")
-	b, _ := w.other.MkdirAll("/b")
-	if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.addParent(n.ID, "/b")
 	w.poll()
 	w.rename("/a/doc", "/a/doc~")
 	w.write("/a/doc", "two")
@@ -113,18 +102,11 @@ func TestReplaceWhileWriting(t *testing.T) {
 	w.put("/f", "one")
 	w.poll()
 	h := w.openAt("/f", unix.O_RDWR)
-	if _, err := h.Write(t.Context(), []byte("X"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "X", 0)
 	w.unlink("/f")
 	w.write("/f", "new")
-	if _, err := h.Write(t.Context(), []byte("Y"), 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
+	w.writeTo(h, "Y", 1)
+	w.shut(h)
 	w.flush()
 	w.want(w.drive("/f"), "new")
 	if len(w.paths()) != 2 {
@@ -140,9 +122,7 @@ func TestSizeAfterRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Write(t.Context(), []byte("seven b"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "seven b", 0)
 	f := w.s.tree.File(e.Ino, e.Gen)
 	if f == nil {
 		t.Fatal("it is not open")

@@ -65,10 +65,6 @@ func (h *Handle) Writable() bool { return h.writable }
 // Readable tells whether the handle may read.
 func (h *Handle) Readable() bool { return h.readable }
 
-// KeepCache tells whether the kernel's pages of this inode are still right.
-// They always are: another version is another kernel inode.
-func (h *Handle) KeepCache() bool { return true }
-
 // Read returns up to n bytes at off; fewer only at the end of the file. The
 // wait is bounded, and ctx ends it.
 func (h *Handle) Read(ctx context.Context, off int64, n int) (View, error) {
@@ -319,7 +315,7 @@ func (s *Store) Open(ctx context.Context, ino, gen uint64, flags uint32) (*Handl
 	if err != nil {
 		return nil, err
 	}
-	h := s.handle(f, flags)
+	h := newHandle(s, f, flags)
 	if flags&unix.O_TRUNC != 0 && write {
 		if err := h.truncate(0); err != nil {
 			h.Release()
@@ -329,8 +325,8 @@ func (s *Store) Open(ctx context.Context, ino, gen uint64, flags uint32) (*Handl
 	return h, nil
 }
 
-// handle is a handle of f, which has been opened for it.
-func (s *Store) handle(f *tree.File, flags uint32) *Handle {
+// newHandle is a handle of f, which has been opened for it.
+func newHandle(s *Store, f *tree.File, flags uint32) *Handle {
 	acc := flags & unix.O_ACCMODE
 	return &Handle{s: s, f: f, flags: flags, readable: acc != unix.O_WRONLY, writable: acc != unix.O_RDONLY}
 }

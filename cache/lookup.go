@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/drivefs/drivefs/cache/tree"
-	"github.com/drivefs/drivefs/drive"
 )
 
 // What the tree shows, under the names of this package.
@@ -19,10 +18,7 @@ type (
 // ModeSet marks a mode that was chosen, so that 0000 differs from none.
 const ModeSet = tree.ModeSet
 
-// Fold is the comparison of names, as the service compares them.
-func Fold(name string) string { return drive.Fold(name) }
-
-// inode is the view of ino; ok=false when there is nothing to see.
+// inode is ino as the tree shows it; ok=false when there is nothing to see.
 func (s *Store) inode(ino uint64) (n tree.Inode, ok bool, err error) {
 	s.tree.Read(func(v tree.View) { n, ok, err = v.Inode(ino) })
 	return n, ok, err
@@ -84,18 +80,8 @@ func (s *Store) Attr(ctx context.Context, ino, gen uint64) (a Attr, err error) {
 	return a, err
 }
 
-// Parent is the first parent of ino, 0 for the drive's root and for inodes
-// that are not in the tree.
-func (s *Store) Parent(ino uint64) uint64 {
-	n, ok, err := s.inode(ino)
-	if err != nil || !ok || len(n.Parents) == 0 {
-		return 0
-	}
-	return n.Parents[0]
-}
-
 // Dir is an open folder. It keeps nothing but the inode: each Read asks the
-// view again, from a cookie on, so a folder of any size costs no memory and
+// tree again, from a cookie on, so a folder of any size costs no memory and
 // entries that come and go disturb no other.
 type Dir struct {
 	s   *Store

@@ -118,13 +118,4 @@ func TestBaseReplaced(t *testing.T) {
 	}
 }
 
-func (w *world) truncate(p string, size int64) {
-	w.Helper()
-	e, err := w.s.Resolve(w.Context(), p)
-	if err == nil {
-		_, err = w.s.Setattr(w.Context(), e.Ino, e.Gen, nil, SetAttr{Size: &size})
-	}
-	if err != nil {
-		w.Fatal("truncate", p, err)
-	}
-}
+func (w *world) truncate(p string, size int64) { w.setattr(p, SetAttr{Size: &size}) }

@@ -176,13 +176,8 @@ func TestUnwrittenOpenHidesNothing(t *testing.T) {
 	if s, err := w.readHandle(h); err == nil {
 		w.want(s, "one") // or ESTALE, where the service cannot give it any more
 	}
-	if _, err := h.Write(t.Context(), []byte("written into one"), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
+	w.writeTo(h, "written into one", 0)
+	w.shut(h)
 	w.flush()
 	w.poll()
 	if !w.has("the second") || !w.has("written into one") {

@@ -178,7 +178,7 @@ func (s *Store) createFile(dir uint64, driveName, shown string, flags, mode uint
 		}
 		return nil, err
 	}
-	h := s.handle(f, flags)
+	h := newHandle(s, f, flags)
 	h.stream = &stream{}
 	h.stream.at.Store(streamStep)
 	return h, nil
@@ -210,8 +210,9 @@ func (s *Store) Rmdir(ctx context.Context, dir uint64, name string) error {
 	if err := s.lister.knowName(ctx, dir, name); err != nil {
 		return err
 	}
-	n, err := s.present(dir, name)
-	if err != nil {
+	var n tree.Inode
+	var err error
+	if s.tree.Read(func(v tree.View) { n, err = v.Present(dir, name) }); err != nil {
 		return err
 	}
 	if !n.Folder {
@@ -233,12 +234,6 @@ func (s *Store) Rmdir(ctx context.Context, dir uint64, name string) error {
 	return nil
 }
 
-// present finds name in dir by the rule of the mount.
-func (s *Store) present(dir uint64, name string) (n tree.Inode, err error) {
-	s.tree.Read(func(v tree.View) { n, err = v.Present(dir, name) })
-	return n, err
-}
-
 // Rename is rename(2): oname in odir becomes nname in ndir, replacing what is
 // there (noReplace: ErrExist instead). Another spelling of the same name is a
 // rename like any other.
@@ -256,14 +251,11 @@ func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint
 	if err := s.lister.knowName(ctx, ndir, nname); err != nil {
 		return err
 	}
-	if err := s.beforeReplace(ctx, odir, oname, ndir, shown); err != nil {
-		return err
-	}
-	src, err := s.present(odir, oname)
+	ino, err := s.beforeReplace(ctx, odir, oname, ndir, shown)
 	if err != nil {
 		return err
 	}
-	w := s.expect(src.Ino)
+	w := s.expect(ino)
 	defer w.leave()
 	var r tree.Renamed
 	err = s.change(func(tx *tree.Tx) (err error) {
@@ -283,30 +275,29 @@ func (s *Store) Rename(ctx context.Context, odir uint64, oname string, ndir uint
 	return w.await(ctx, r.Entry)
 }
 
-// beforeReplace prepares for what a rename is about to replace: a folder is
-// listed, so that "empty" means empty, and a new file that was never closed is
-// committed, since what it replaces may be closed content that nothing else has.
-func (s *Store) beforeReplace(ctx context.Context, odir uint64, oname string, ndir uint64, shown string) error {
+// beforeReplace prepares for what a rename of ino, which is oname in odir, is
+// about to replace: a folder is listed, so that "empty" means empty, and a new file
+// that was never closed is committed, since what it replaces may be closed content
+// that nothing else has.
+func (s *Store) beforeReplace(ctx context.Context, odir uint64, oname string, ndir uint64, shown string) (ino uint64, err error) {
 	var src, dst tree.Inode
 	var taken bool
-	var err error
 	s.tree.Read(func(v tree.View) {
-		if dst, _, taken, err = v.Lookup(ndir, shown); err == nil && taken {
-			src, err = v.Present(odir, oname)
+		if src, err = v.Present(odir, oname); err == nil {
+			dst, _, taken, err = v.Lookup(ndir, shown)
 		}
 	})
 	switch {
 	case err != nil || !taken || dst.Ino == src.Ino:
-		return err
 	case dst.Folder:
-		return s.lister.knowAll(ctx, dst.Ino)
+		err = s.lister.knowAll(ctx, dst.Ino)
 	case src.Folder || !src.Fresh:
-		return nil
+	default:
+		if f := s.tree.File(src.Ino, src.Gen); f != nil {
+			err = f.Commit()
+		}
 	}
-	if f := s.tree.File(src.Ino, src.Gen); f != nil {
-		return f.Commit()
-	}
-	return nil
+	return src.Ino, err
 }
 
 // RenameExact renames a node in place, also to another spelling of its own

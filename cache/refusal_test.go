@@ -14,6 +14,16 @@ import (
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
+// flushEnds is that flush ends, whatever fails.
+func (w *world) flushEnds() {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	defer cancel()
+	if failed, err := w.s.Queue().Flush(ctx); err != nil {
+		w.Error("flush did not end:", failed, err)
+	}
+}
+
 // Flush while a file that is still being written was saved over another
 // and moved out of a folder that was then removed.
 func TestFlushBehindOpen(t *testing.T) {
@@ -27,12 +37,7 @@ func TestFlushBehindOpen(t *testing.T) {
 	if err := w.rmdir("/d"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	failed, err := w.s.Queue().Flush(ctx)
-	if err != nil {
-		t.Error("flush did not end:", failed, err)
-	}
+	w.flushEnds()
 }
 
 // A name held by an open one.
@@ -45,12 +50,7 @@ func TestFlushBehindOpenName(t *testing.T) {
 	w.rename("/.doc.AbCdEf", "/doc")
 	w.rename("/doc", "/other")
 	w.write("/doc", "new")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	failed, err := w.s.Queue().Flush(ctx)
-	if err != nil {
-		t.Error("flush did not end:", failed, err)
-	}
+	w.flushEnds()
 }
 
 // The journal cannot take the rename.
@@ -79,11 +79,8 @@ func TestForeignRenameUnderMode(t *testing.T) {
 	w.flush()
 	n := w.put("/f", "one")
 	w.poll()
-	e, _ := w.s.Resolve(t.Context(), "/f")
 	mode := uint32(0o600)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/f", SetAttr{Mode: &mode})
 	if _, err := w.other.Rename(n.ID, "g"); err != nil {
 		t.Fatal(err)
 	}

@@ -80,9 +80,8 @@ type Store struct {
 	queue      Queue
 	feed       Feed
 
-	unwanted  atomic.Bool   // the drive takes no changes from us: see SetWritable
-	madeDirs  tree.DirTimes // when folders were made here
-	startedAt time.Time
+	unwanted atomic.Bool   // the drive takes no changes from us: see SetWritable
+	madeDirs tree.DirTimes // when folders were made here
 }
 
 // Open opens the state directory: the journal, the mirror (a damaged one is
@@ -107,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, log: o.Logger, remote: o.Remote,
-		background: newBackground(), startedAt: time.Now(),
+		background: newBackground(),
 	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -241,7 +240,7 @@ func (s *Store) openRoot(ctx context.Context) error {
 		if _, err := s.mirror.SetRoot(n); err != nil {
 			return err
 		}
-	} else if err := s.bindAccount(); err != nil {
+	} else if err := bindAccount(s.journal, s.o.StateDir, s.mirror.Root().ID); err != nil {
 		return err
 	}
 	e, err := s.resolve(ctx, s.mirror.Root().Ino, s.o.RootPath)

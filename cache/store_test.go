@@ -36,10 +36,7 @@ func TestWriteAndReadBack(t *testing.T) {
 func TestEmptyFile(t *testing.T) {
 	w := newWorld(t)
 	h := w.create("/empty", unix.O_WRONLY|unix.O_CREAT)
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
+	w.shut(h)
 	w.flush()
 	w.want(w.drive("/empty"), "")
 	w.want(w.read("/empty"), "")
@@ -82,9 +79,7 @@ func TestTruncate(t *testing.T) {
 		t.Fatal(a, err)
 	}
 	size = 6
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Size: &size}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/f", SetAttr{Size: &size})
 	w.want(w.read("/f"), "0123\x00\x00")
 	w.flush()
 	w.want(w.drive("/f"), "0123\x00\x00")
@@ -315,9 +310,7 @@ func TestUnlinkedButOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.unlink("/f")
-	if _, err := h.Write(t.Context(), []byte("STILL"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "STILL", 0)
 	got, err := w.readHandle(h)
 	if err != nil {
 		t.Fatal(err)
@@ -337,18 +330,13 @@ func TestUnlinkedButOpen(t *testing.T) {
 func TestNotClosedIsNotSent(t *testing.T) {
 	w := newWorld(t)
 	h := w.create("/part", unix.O_WRONLY|unix.O_CREAT)
-	if _, err := h.Write(t.Context(), []byte("half"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "half", 0)
 	w.want(w.ls("/"), "part")
 	w.flush()
 	if _, err := w.other.Lookup("/part"); err == nil {
 		t.Error("sent before it was closed")
 	}
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
+	w.shut(h)
 	w.flush()
 	w.want(w.drive("/part"), "half")
 }
@@ -460,9 +448,7 @@ func TestSecondMachineSeesTimes(t *testing.T) {
 	}
 	mtime := time.Unix(981173106, 789000000)
 	mode := uint32(0o640)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mtime: &mtime, Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/d/f", SetAttr{Mtime: &mtime, Mode: &mode})
 	w.flush()
 	w.stop()
 	w.o.StateDir = t.TempDir()
@@ -508,14 +494,8 @@ func TestBaseLostUnderPartialEdit(t *testing.T) {
 	cut := w.put("/cut", "0123456789")
 	part := w.put("/part", "0123456789")
 	w.poll()
-	e, err := w.s.Resolve(t.Context(), "/cut")
-	if err != nil {
-		t.Fatal(err)
-	}
 	size := int64(4)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Size: &size}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/cut", SetAttr{Size: &size})
 	w.writeAt("/part", "ABC", 4, unix.O_WRONLY)
 	for _, n := range []string{cut.ID, part.ID} {
 		if _, err := w.other.Overwrite(n, reader("replaced")); err != nil {
@@ -546,17 +526,12 @@ func TestFlushDoesNotWaitForWriters(t *testing.T) {
 	var hs []*Handle
 	for _, p := range []string{"/pending", "/remote", "/new"} {
 		h := w.create(p, unix.O_WRONLY|unix.O_CREAT)
-		if _, err := h.Write(t.Context(), []byte("two"), 0); err != nil {
-			t.Fatal(err)
-		}
+		w.writeTo(h, "two", 0)
 		hs = append(hs, h)
 	}
 	w.flush()
 	for _, h := range hs {
-		if err := h.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		h.Release()
+		w.shut(h)
 	}
 	w.flush()
 	for _, p := range []string{"/pending", "/remote", "/new"} {

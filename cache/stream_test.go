@@ -81,10 +81,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("active: %+v", st.Active)
 			}
 			w.fill(h, body[18*mib:], 18*mib)
-			if err := h.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			h.Release()
+			w.shut(h)
 			w.settled()
 			w.want(w.drive("/film"), string(body))
 			got := w.srv.Requests()
@@ -219,10 +216,7 @@ func TestStreamCloseIsLocal(t *testing.T) {
 	h := w.create("/film", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 	w.fill(h, body, 0)
 	w.until("bytes arrive", func() bool { return w.srv.BytesReceived() > 0 })
-	if err := h.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	h.Release()
+	w.shut(h)
 	if n := w.srv.BytesReceived(); n >= int64(len(body)) {
 		t.Errorf("%d bytes were sent when close returned", n)
 	}
@@ -250,10 +244,7 @@ func TestDelayOfLargeFile(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		for name, due := range map[string]time.Duration{"large": 300 * time.Millisecond, "small": 110 * time.Minute, "large.part": 110 * time.Minute} {
 			h := w.openAt("/"+name, unix.O_WRONLY)
-			if err := h.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			h.Release()
+			w.shut(h)
 			w.s.journal.Peek(h.Ino(), func(e *journal.Entry) {
 				if got := e.Due.Sub(began); got != due {
 					t.Errorf("%s: due after %v, want %v", name, got, due)

@@ -66,18 +66,10 @@ func TestEditOfWhatLostAllParents(t *testing.T) {
 	for _, committed := range []bool{false, true} {
 		w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
 		n := w.put("/a/f", "one")
-		b, err := w.other.MkdirAll("/b")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.other.AddParent(n.ID, b.ID); err != nil {
-			t.Fatal(err)
-		}
+		w.addParent(n.ID, "/b")
 		w.poll()
 		h := w.openAt("/a/f", unix.O_RDWR)
-		if _, err := h.Write(t.Context(), []byte("edited"), 0); err != nil {
-			t.Fatal(err)
-		}
+		w.writeTo(h, "edited", 0)
 		if committed {
 			if err := h.Flush(); err != nil {
 				t.Fatal(err)
@@ -89,13 +81,8 @@ func TestEditOfWhatLostAllParents(t *testing.T) {
 			}
 		}
 		w.poll()
-		if _, err := h.Write(t.Context(), []byte("!"), 6); err != nil {
-			t.Fatal(err)
-		}
-		if err := h.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		h.Release()
+		w.writeTo(h, "!", 6)
+		w.shut(h)
 		shown := 0
 		for _, text := range w.snapshot() {
 			if strings.HasPrefix(text, "edited!") {

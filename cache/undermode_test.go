@@ -18,11 +18,8 @@ func TestForeignContentUnderMode(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
 	w.put("/f", "one")
 	w.poll()
-	e, _ := w.s.Resolve(t.Context(), "/f")
 	mode := uint32(0o600)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/f", SetAttr{Mode: &mode})
 	w.put("/f", "theirs")
 	w.poll()
 	w.want(w.read("/f"), "theirs")
@@ -41,11 +38,8 @@ func TestForeignContentUnderRefusedMode(t *testing.T) {
 		}
 		return nil
 	})
-	e, _ := w.s.Resolve(t.Context(), "/f")
 	mode := uint32(0o600)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/f", SetAttr{Mode: &mode})
 	failed, err := w.s.Queue().Flush(t.Context())
 	t.Log(failed, err)
 	w.put("/f", "theirs")
@@ -59,16 +53,11 @@ func TestModeTakesRenameBack(t *testing.T) {
 	w.write("/f", "one")
 	w.flush()
 	id := w.id("/f")
-	e, _ := w.s.Resolve(t.Context(), "/f")
 	mode := uint32(0o600)
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/f", SetAttr{Mode: &mode})
 	w.flush()
 	mode = 0o640
-	if _, err := w.s.Setattr(t.Context(), e.Ino, e.Gen, nil, SetAttr{Mode: &mode}); err != nil {
-		t.Fatal(err)
-	}
+	w.setattr("/f", SetAttr{Mode: &mode})
 	if _, err := w.other.Rename(id, "g"); err != nil {
 		t.Fatal(err)
 	}
@@ -152,9 +141,7 @@ func TestSaveOnFullDisk(t *testing.T) {
 	}
 	t.Log(err)
 	w.want(w.ls("/"), "doc .doc.AbCdEf")
-	if _, err := h.Write(t.Context(), []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	w.writeTo(h, "1", 0)
 	if err := h.Flush(); err != nil {
 		t.Fatal(err)
 	}

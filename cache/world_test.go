@@ -248,13 +248,38 @@ func (w *world) write(p, content string) {
 func (w *world) writeAt(p, content string, off int64, flags uint32) {
 	w.Helper()
 	h := w.create(p, flags)
-	defer h.Release()
+	w.writeTo(h, content, off)
+	w.shut(h)
+}
+
+// writeTo writes through an open file.
+func (w *world) writeTo(h *Handle, content string, off int64) {
+	w.Helper()
 	if _, err := h.Write(w.Context(), []byte(content), off); err != nil {
-		w.Fatal("write", p, err)
+		w.Fatal("write", err)
 	}
+}
+
+// shut is close(2) and the release after it.
+func (w *world) shut(h *Handle) {
+	w.Helper()
+	defer h.Release()
 	if err := h.Flush(); err != nil {
-		w.Fatal("flush", p, err)
+		w.Fatal("flush", err)
 	}
+}
+
+func (w *world) setattr(p string, a SetAttr) Attr {
+	w.Helper()
+	e, err := w.s.Resolve(w.Context(), p)
+	if err != nil {
+		w.Fatal("resolve", p, err)
+	}
+	now, err := w.s.Setattr(w.Context(), e.Ino, e.Gen, nil, a)
+	if err != nil {
+		w.Fatal("setattr", p, err)
+	}
+	return now
 }
 
 func (w *world) create(p string, flags uint32) *Handle {
@@ -375,6 +400,18 @@ func (w *world) put(p, content string) drivetest.Node {
 		w.Fatal("put", p, err)
 	}
 	return n
+}
+
+// addParent is somebody else giving a node a second folder.
+func (w *world) addParent(id, dir string) {
+	w.Helper()
+	d, err := w.other.MkdirAll(dir)
+	if err == nil {
+		_, err = w.other.AddParent(id, d.ID)
+	}
+	if err != nil {
+		w.Fatal("addparent", dir, err)
+	}
 }
 
 // drive is what the drive has at p.

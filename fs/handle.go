@@ -30,13 +30,9 @@ var _ interface {
 } = (*handle)(nil)
 
 // newHandle wraps h and chooses how the kernel treats it. The page cache
-// belongs to the kernel inode, which is one version, so it may always be kept
-// when the Store says the version is the same.
+// belongs to the kernel inode, which is one version, so it may always be kept.
 func newHandle(t *tree, h *cache.Handle) (*handle, uint32) {
-	var open uint32
-	if h.KeepCache() {
-		open |= fuse.FOPEN_KEEP_CACHE
-	}
+	open := uint32(fuse.FOPEN_KEEP_CACHE)
 	switch {
 	case !h.Writable():
 		// Nothing to commit at close: saves a request each.

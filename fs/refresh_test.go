@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 	"github.com/drivefs/drivefs/integration"
 )
@@ -248,7 +249,7 @@ func (s *staleness) compare() {
 	tree := s.w.Else.Tree()
 	folded, inside, at := map[string]bool{}, map[string][]string{}, map[string]string{}
 	for p, n := range tree {
-		folded[cache.Fold(p)] = true
+		folded[drive.Fold(p)] = true
 		at[n.ID] = p
 		if n.Kind == drivetest.KindFolder {
 			inside[p] = append(inside[p], []string{}...)
@@ -264,7 +265,7 @@ func (s *staleness) compare() {
 		err := unix.Lstat(s.w.Path(p), &st)
 		n, there := tree[p]
 		if !s.exactly {
-			there = folded[cache.Fold(p)]
+			there = folded[drive.Fold(p)]
 		}
 		switch {
 		case !there && err == nil:
@@ -312,7 +313,7 @@ func (s *staleness) compare() {
 		for _, name := range []string{"a", "b", "Foo", "bar", "Ärger"} {
 			err := unix.Fstatat(fd, name, &byPath, unix.AT_SYMLINK_NOFOLLOW)
 			if there := slices.ContainsFunc(inside[p], func(o string) bool {
-				return o == name || !s.exactly && cache.Fold(o) == cache.Fold(name)
+				return o == name || !s.exactly && drive.Fold(o) == drive.Fold(name)
 			}); there != (err == nil) {
 				s.Errorf("%s in the folder %s that is held: there %v, %v", name, p, there, err)
 			}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -248,11 +249,11 @@ func (w *modelTest) attach(m, dir *mnode, name string) {
 		m.past = append(m.past, name) // it may be trashed before a rename of it is carried out
 	}
 	m.in = append(m.in, dir)
-	dir.kids[cache.Fold(name)] = m
+	dir.kids[drive.Fold(name)] = m
 }
 
 func (w *modelTest) detach(m, dir *mnode) {
-	delete(dir.kids, cache.Fold(m.name))
+	delete(dir.kids, drive.Fold(m.name))
 	m.in = slices.DeleteFunc(slices.Clone(m.in), func(p *mnode) bool { return p == dir })
 	if len(m.in) > 0 {
 		return
@@ -273,7 +274,7 @@ func (w *modelTest) write() {
 	} else {
 		flags |= unix.O_TRUNC
 	}
-	m := dir.kids[cache.Fold(name)]
+	m := dir.kids[drive.Fold(name)]
 	if m == nil && len(w.all(isFile)) > maxNodes {
 		return
 	}
@@ -471,7 +472,7 @@ func (w *modelTest) mkdir() {
 	}
 	w.did("mkdir %s/%s", dir.path(), name)
 	var want error
-	if dir.kids[cache.Fold(name)] != nil {
+	if dir.kids[drive.Fold(name)] != nil {
 		want = cache.ErrExist
 	}
 	_, err := w.s.Mkdir(ctx, w.ino(dir), name, 0)
@@ -556,7 +557,7 @@ func (w *modelTest) rename() {
 
 func (w *modelTest) move(m, from, to *mnode, name string, noReplace bool) {
 	w.Helper()
-	dst := to.kids[cache.Fold(name)]
+	dst := to.kids[drive.Fold(name)]
 	if dst != nil && dst != m && (len(dst.in) > 1 || !m.folder && !m.born) {
 		return // what becomes of them is not promised
 	}
@@ -581,7 +582,7 @@ func (w *modelTest) move(m, from, to *mnode, name string, noReplace bool) {
 	if dst != nil && dst != m {
 		w.detach(dst, to)
 	}
-	delete(from.kids, cache.Fold(m.name))
+	delete(from.kids, drive.Fold(m.name))
 	m.in = nil
 	w.attach(m, to, name)
 }
@@ -629,7 +630,7 @@ func (w *modelTest) link() {
 		return
 	}
 	var want error
-	if to.kids[cache.Fold(m.name)] != nil {
+	if to.kids[drive.Fold(m.name)] != nil {
 		want = cache.ErrExist
 	}
 	w.did("link %s to %s", m.path(), to.path())

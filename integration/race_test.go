@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache"
+	"github.com/drivefs/drivefs/drive"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -144,7 +145,7 @@ func (w *raceTest) here() {
 	case k < 9:
 		var over seen
 		for _, o := range files {
-			if o.dir == dir.e.Ino && cache.Fold(o.e.Name) == cache.Fold(name) && o.e.Ino != f.e.Ino {
+			if o.dir == dir.e.Ino && drive.Fold(o.e.Name) == drive.Fold(name) && o.e.Ino != f.e.Ino {
 				over = o
 			}
 		}

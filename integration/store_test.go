@@ -357,8 +357,8 @@ func holds(other *drivetest.Client) map[string]held {
 			if n.Name == "" || n.Kind != "FOLDER" && n.Content == nil {
 				continue
 			}
-			name := mirror.Shown(n.Name, n.ID, taken[cache.Fold(n.Name)])
-			taken[cache.Fold(n.Name)] = true
+			name := mirror.Shown(n.Name, n.ID, taken[drive.Fold(n.Name)])
+			taken[drive.Fold(n.Name)] = true
 			h := held{id: n.ID, thing: thing{folder: n.Kind == "FOLDER"}}
 			if !h.folder {
 				h.size, h.md5 = n.Content.Size, n.Content.MD5

@@ -156,7 +156,7 @@ func (j *Journal) applyLocked(c Change) applied {
 }
 
 // nameSent notes in which file the content is that was sent: the one that e
-// wishes for, or old already knew.
+// wants, or old already knew.
 func (e *Entry) nameSent(old *Entry) {
 	switch s := e.Sent; {
 	case s == nil || s.File != 0 || s.Gen == 0:
@@ -444,7 +444,7 @@ func (j *Journal) undoLocked(r *record) {
 	}
 }
 
-// contentGen is the generation of the content that e wishes for, 0 for none.
+// contentGen is the generation of the content that e wants, 0 for none.
 func contentGen(e *Entry) uint64 {
 	if e == nil || e.Draft == nil {
 		return 0

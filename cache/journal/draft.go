@@ -532,7 +532,7 @@ func (d *Draft) cutLocked(size int64) {
 }
 
 // renewLocked makes the draft begin anew, in memory. Its file stays as it is:
-// it may hold what the entry wishes for, or did, since the log may not have
+// it may hold what the entry wants, or did, since the log may not have
 // told the disk yet that it is gone.
 func (d *Draft) renewLocked() {
 	j := d.j
@@ -748,7 +748,7 @@ func (j *Journal) proveLocked(d *Draft, st *DraftState) {
 }
 
 // Close ends one use of the draft. With the last one the file is closed, and
-// removed when no entry wishes for its content.
+// removed when no entry wants its content.
 func (d *Draft) Close() error {
 	j := d.j
 	j.mu.Lock()
@@ -774,7 +774,7 @@ func (d *Draft) Close() error {
 
 // neededBy reports whether the Draft must be kept open without a handle: its
 // bytes were changed without a Commit that reached the journal, so only this
-// Draft knows which, and e wishes for its file or nothing but the log was at
+// Draft knows which, and e wants its file or nothing but the log was at
 // fault.
 func (d *Draft) neededBy(e *Entry) bool {
 	return d.dirty.Load() && (d.kept || contentGen(e) != 0) && !d.j.closed

@@ -163,7 +163,7 @@ func (j *Journal) neededLocked(ino, file uint64) bool {
 	return slices.Contains(filesOf(e, j.syncedLocked(e)), file)
 }
 
-// Part parts an open draft that no entry wishes for from its inode: handles
+// Part parts an open draft that no entry wants from its inode: handles
 // go on, and a later OpenDraft begins anew. It does nothing while a change of
 // the entry is not Written.
 func (j *Journal) Part(ino uint64) {

@@ -183,7 +183,7 @@ func (j *Journal) Update(ino uint64, fn func(*Entry) bool) error {
 // Done removes the entry when its Rev is still rev; ok is false when it is
 // not, or there is none. The draft file goes with it unless a handle has it
 // open; then it stays until the last handle is closed, because what is
-// written meanwhile may be wished for again. Of an inode that is Removed it
+// written meanwhile may be wanted again. Of an inode that is Removed it
 // goes at once, and its handles read and write a file without a name.
 func (j *Journal) Done(ino, rev uint64) (ok bool, err error) {
 	j.mu.Lock()

@@ -49,7 +49,7 @@ type Effect struct {
 	Attr     bool // any attribute changed
 }
 
-// SetAttr is a wish for other attributes; nil fields stay as they are.
+// SetAttr is what setattr(2) asks for; nil fields stay as they are.
 type SetAttr struct {
 	Size  *int64
 	Mode  *uint32 // 0777 bits; other bits are ignored

@@ -132,7 +132,7 @@ func (t *Tree) Lost(ino uint64) (was string, err error) {
 
 // Undo takes the intent (ino, rev) back because the drive refused it: the
 // drive's word is shown again. Content is never taken back: of an entry that
-// carries some, only the wish to be elsewhere, or to be removed, is. What a
+// carries some, only the intent to be elsewhere, or to be removed, is. What a
 // refused rename had replaced comes back with it. done=false: the intent is
 // another one by now.
 func (t *Tree) Undo(ino, rev uint64) (done bool, err error) {
@@ -176,7 +176,7 @@ func (v View) masked(e *journal.Entry) bool {
 	return err == nil && ok && e.Removed && len(e.Place.Parents) > 0 && strings.HasPrefix(r.Name, TempPrefix)
 }
 
-// undoPlace takes the wish for another place, or for removal, out of an entry
+// undoPlace takes the intent for another place, or for removal, out of an entry
 // that carries content, and leaves the content. Where the name was given to
 // another meanwhile, it stays with that.
 func (tx *Tx) undoPlace(e *journal.Entry) error {

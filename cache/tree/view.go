@@ -7,7 +7,6 @@ import (
 
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
-	"github.com/drivefs/drivefs/drive"
 )
 
 // Inode is the merged view of one inode: the mirror's record with the
@@ -423,6 +422,3 @@ func (v View) propsWith(ino uint64, e *journal.Entry) map[string]string {
 	}
 	return props
 }
-
-// Fold is the comparison of names, as the service compares them.
-func Fold(name string) string { return drive.Fold(name) }
