@@ -15,8 +15,8 @@ import (
 )
 
 // CheckLocal holds the Store against itself: the mirror's indexes, the
-// journal's, and that the two name the same things. It needs no network, and
-// nobody waits for it.
+// journal's, and that the two name the same things. It needs no network,
+// and holds no lock for long.
 func (s *Store) CheckLocal() []error { return s.checkLocal(s.background.ctx) }
 
 func (s *Store) checkLocal(ctx context.Context) []error {

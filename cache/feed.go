@@ -28,8 +28,8 @@ func (f *Feed) Checkpoint() string {
 // Refreshed is when the drive last told all there is, zero = never yet.
 func (f *Feed) Refreshed() time.Time { return f.mirror.Refreshed() }
 
-// OnActivity sets who is told that something changed here, or was met that the
-// feed has not told: it is worth asking soon. fn must not block.
+// OnActivity sets what is called when something was found changed that the feed
+// has not told: it is worth asking soon. fn must not block.
 func (f *Feed) OnActivity(fn func()) { f.intake.activity.Store(&fn) }
 
 // Answered takes a node that the service answered to a call made beside the
@@ -73,7 +73,7 @@ func (f *Feed) EndRefresh(ctx context.Context) error {
 }
 
 // completing is fn, which may make the mirror complete for the first time: then
-// nobody waits for a listing any more.
+// no call has to wait for a listing any more.
 func (f *Feed) completing(fn func() error) error {
 	first := !f.mirror.Complete()
 	err := fn()

@@ -24,8 +24,8 @@ const (
 	listBound = 15 * time.Second
 	// nameBound is how long a name is asked for before its folder is listed.
 	nameBound = time.Second
-	// namesAsked bounds the names asked for one by one in a folder: who wants more
-	// of it is better served by its listing.
+	// namesAsked bounds the names asked for one by one in a folder: its listing
+	// serves those better who want more of it.
 	namesAsked = 4
 	// maxStale bounds the calls that make up for a lagging listing.
 	maxStale = 32

@@ -28,8 +28,8 @@ func (s *Store) change(fn func(*tree.Tx) error) error {
 	})
 }
 
-// newFor is how long a folder that was made here counts as new: nobody else
-// can well have put anything into it, so nobody waits to be told of it.
+// newFor is how long a folder that was made here counts as new: no other
+// machine can well have put anything into it, so no call waits for that.
 const newFor = 10 * time.Second
 
 // Mkdir makes the folder name in dir. mode: ModeSet|bits, or 0 for none of its

@@ -10,7 +10,7 @@ import (
 	"github.com/drivefs/drivefs/drive"
 )
 
-// offline is since when the drive answers nobody, zero when it does.
+// offline is since when the drive does not answer, zero when it does.
 func (x *source) offline() time.Time {
 	if st := x.remote.State(); st.Kind == drive.Offline {
 		return st.Since

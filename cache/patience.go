@@ -58,7 +58,7 @@ func (p *patience) take() time.Duration {
 }
 
 // spent takes d off. Many calls that waited at once leave a debt of one bound
-// at most, or nobody would hear the drive's answer for minutes.
+// at most, or no call would get the drive's answer for minutes.
 func (p *patience) spent(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -97,7 +97,7 @@ func (p *properties) forget(dir uint64) {
 }
 
 // lacks tells whether a node may have properties of ours that are not known for
-// the version it has. owner is ours, "" while nobody knows it.
+// the version it has. owner is ours, "" while it is not known.
 func (p *properties) lacks(r *mirror.Record, owner string) bool {
 	if owner != "" {
 		return r.CreatedBy == owner && (r.Props == nil || r.PropsVersion < r.Version)
@@ -136,8 +136,8 @@ func (p *properties) recognise(nodes []drive.Node) {
 		if nodes[i].Kind == drive.File && nodes[i].Live() && !slices.Contains(met, nodes[i].CreatedBy) {
 			met = append(met, nodes[i].CreatedBy)
 		}
-		// Which are ours nobody can say yet, so they say nothing about what
-		// this machine keeps until somebody can.
+		// Which are ours is not known yet, so they say nothing about what this
+		// machine keeps.
 		nodes[i].Properties = nil
 	}
 	all, more := p.noteForeign(met)

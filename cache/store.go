@@ -305,7 +305,7 @@ func (s *Store) Close() error {
 // Root is the inode of the mounted folder: 1, or the one --root named.
 func (s *Store) Root() uint64 { return s.paths.root.Load() }
 
-// OnEffects sets who tells the kernel. fn is called with no lock held, from
+// OnEffects sets what tells the kernel. fn is called with no lock held, from
 // the goroutine that made the change; it must not block.
 func (s *Store) OnEffects(fn func([]Effect)) { s.tree.OnEffects(fn) }
 

@@ -155,7 +155,7 @@ func (s *Store) virtual(n *tree.Inode, name string) (string, bool) {
 		case state != "":
 			return state, true
 		case tree.IsConflictName(n.Name):
-			// It remains so until it is renamed or removed: somebody has to choose.
+			// It remains so until it is renamed or removed: the user has to choose.
 			return "conflict", true
 		}
 		return "synced", true

@@ -22,7 +22,7 @@ type Attr struct {
 	Created time.Time
 }
 
-// ModeSet marks a mode that somebody chose, so that 0000 differs from none.
+// ModeSet marks a mode that was chosen, so that 0000 differs from none.
 const ModeSet = 1 << 31
 
 // Entry is one line of a directory.
