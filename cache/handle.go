@@ -41,13 +41,6 @@ type View interface {
 	Release()
 }
 
-// plain is a View of memory of its own.
-type plain struct{ b []byte }
-
-func (p plain) Slices() [][]byte { return [][]byte{p.b} }
-func (p plain) Len() int         { return len(p.b) }
-func (p plain) Release()         {}
-
 // Attr is what stat shows of the open version.
 func (h *Handle) Attr(ctx context.Context) (Attr, error) {
 	return h.s.Attr(ctx, h.f.Ino, h.f.Gen)
@@ -73,7 +66,7 @@ func (h *Handle) Read(ctx context.Context, off int64, n int) (View, error) {
 	d := h.f.Draft()
 	if d == nil {
 		if off >= h.f.Opened.Size || n <= 0 {
-			return plain{}, nil
+			return newBuffer(0), nil
 		}
 		r, err := h.chunkReader()
 		if err != nil {
@@ -83,7 +76,7 @@ func (h *Handle) Read(ctx context.Context, off int64, n int) (View, error) {
 	}
 	n = int(min(int64(n), d.Size()-off))
 	if n <= 0 {
-		return plain{}, nil
+		return newBuffer(0), nil
 	}
 	v := newBuffer(n)
 	for {

@@ -18,10 +18,13 @@ type (
 // ModeSet marks a mode that was chosen, so that 0000 differs from none.
 const ModeSet = tree.ModeSet
 
-// inode is ino as the tree shows it; ok=false when there is nothing to see.
-func (s *Store) inode(ino uint64) (n tree.Inode, ok bool, err error) {
-	s.tree.Read(func(v tree.View) { n, ok, err = v.Inode(ino) })
-	return n, ok, err
+// inode is ino as the tree shows it; ErrNotExist when there is nothing to see.
+func (s *Store) inode(ino uint64) (n tree.Inode, err error) {
+	var ok bool
+	if s.tree.Read(func(v tree.View) { n, ok, err = v.Inode(ino) }); err == nil && !ok {
+		err = ErrNotExist
+	}
+	return n, err
 }
 
 // ownProps are our properties of ino as they shall be.
@@ -95,14 +98,12 @@ func (s *Store) OpenDir(ctx context.Context, dir uint64) (*Dir, error) {
 		return nil, err
 	}
 	s.lister.knowProps(ctx, dir)
-	n, ok, err := s.inode(dir)
-	switch {
-	case err != nil:
+	n, err := s.inode(dir)
+	if err == nil && !n.Folder {
+		err = ErrNotDir
+	}
+	if err != nil {
 		return nil, err
-	case !ok:
-		return nil, ErrNotExist
-	case !n.Folder:
-		return nil, ErrNotDir
 	}
 	return &Dir{s, dir}, nil
 }

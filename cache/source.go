@@ -17,58 +17,51 @@ import (
 // source gives the chunk cache the drive's bytes, by whichever way they are to be
 // had.
 type source struct {
-	mirror   *mirror.Mirror
-	tree     *tree.Tree
-	remote   *drive.Client
-	intake   *intake
-	paths    *paths
-	events   *events
-	tempLink int64 // bytes; larger files are read by tempLink, 0 = never
-	log      *slog.Logger
-	links    linkCache
+	mirror *mirror.Mirror
+	tree   *tree.Tree
+	remote *drive.Client
+	intake *intake
+	paths  *paths
+	events *events
+	large  int64 // bytes; larger files are read by tempLink, 0 = never
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	links recent.Map[string, tempLink] // by node; guarded by mu
 }
 
 var _ chunk.Source = (*source)(nil)
 
-// linkCache keeps the tempLinks of large files while they live: fetching one
-// costs a call, and it lives for days (API §7.5).
-type linkCache struct {
-	mu sync.Mutex
-	m  recent.Map[string, tempLink]
-}
-
+// tempLink is one that was fetched: that costs a call, and it lives for days
+// (API §7.5).
 type tempLink struct {
 	url string
 	at  time.Time
 }
 
-// linkLife is well below the few days a tempLink was seen to live.
-const linkLife = 6 * time.Hour
+const (
+	linkLife  = 6 * time.Hour // well below the few days a tempLink was seen to live
+	mostLinks = 4096
+)
 
-const mostLinks = 4096
-
-func (l *linkCache) get(id string) (string, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	t, ok := l.m.Get(id)
-	if ok && time.Since(t.at) > linkLife {
-		l.m.Delete(id)
-		return "", false
+// link is the tempLink of a node that is known to live, "" = none.
+func (x *source) link(id string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t, ok := x.links.Get(id); ok && time.Since(t.at) <= linkLife {
+		return t.url
 	}
-	return t.url, ok
+	return ""
 }
 
-func (l *linkCache) put(id, url string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.m.Max = mostLinks
-	l.m.Put(id, tempLink{url, time.Now()})
-}
-
-func (l *linkCache) drop(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.m.Delete(id)
+// keepLink notes the tempLink of a node, "" = it has died.
+func (x *source) keepLink(id, url string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.links.Delete(id)
+	if url != "" {
+		x.links.Put(id, tempLink{url, time.Now()})
+	}
 }
 
 // Fetch opens [from, to) of v, through its tempLink when it is large.
@@ -114,25 +107,23 @@ func (x *source) superseded(v chunk.Version) bool {
 }
 
 func (x *source) fetch(ctx context.Context, v chunk.Version, from, to int64) (*drive.Download, error) {
-	if x.tempLink <= 0 || v.Size < x.tempLink {
+	if x.large <= 0 || v.Size < x.large {
 		return x.remote.Download(ctx, v.ID, from, to)
 	}
-	url, cached := x.links.get(v.ID)
-	for {
+	url := x.link(v.ID)
+	for cached := url != ""; ; cached = false {
 		if !cached {
 			var err error
 			if url, err = x.remote.TempLink(ctx, v.ID); err != nil {
 				return nil, err
 			}
-			x.links.put(v.ID, url)
+			x.keepLink(v.ID, url)
 		}
 		d, err := x.remote.DownloadLink(ctx, url, from, to)
 		if err == nil || !cached || !errors.Is(err, drive.ErrForbidden) && !errors.Is(err, drive.ErrNotFound) && !errors.Is(err, drive.ErrAuth) {
 			return d, err
 		}
-		// The link has died; a new one may live.
-		x.links.drop(v.ID)
-		cached = false
+		x.keepLink(v.ID, "") // it has died; a new one may live
 	}
 }
 

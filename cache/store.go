@@ -197,8 +197,9 @@ func (s *Store) openChunks() (err error) {
 	}
 	x := &source{
 		mirror: s.mirror, tree: s.tree, remote: s.remote, intake: s.intake, paths: &s.paths, events: &s.events,
-		tempLink: s.o.TempLinkThreshold, log: s.log,
+		large: s.o.TempLinkThreshold, log: s.log,
 	}
+	x.links.Max = mostLinks
 	s.chunks, err = chunk.Open(chunk.Options{
 		Memory: chunkMemory(s.o.Memory), Dir: s.o.CacheDir, Disk: disk,
 		Source: x, Downloads: s.o.Downloads,

@@ -115,12 +115,9 @@ func (s *Store) Getxattr(ctx context.Context, ino, gen uint64, name string) ([]b
 	if !strings.HasPrefix(name, userPrefix) {
 		return nil, ErrNotSupported
 	}
-	n, ok, err := s.inode(ino)
+	n, err := s.inode(ino)
 	if err != nil {
 		return nil, err
-	}
-	if !ok {
-		return nil, ErrNotExist
 	}
 	if strings.HasPrefix(name, drivefsPrefix) {
 		v, ok := s.virtual(&n, strings.TrimPrefix(name, drivefsPrefix))
@@ -183,7 +180,6 @@ func (s *Store) virtual(n *tree.Inode, name string) (string, bool) {
 // Setxattr keeps an attribute; flags are setxattr(2)'s XATTR_CREATE and
 // XATTR_REPLACE.
 func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, value []byte, flags uint32) error {
-	s.lister.knowPropsOf(ctx, ino)
 	key, err := s.ownKey(name)
 	if err != nil {
 		return err
@@ -204,7 +200,6 @@ func (s *Store) Setxattr(ctx context.Context, ino, gen uint64, name string, valu
 
 // Removexattr takes an attribute away.
 func (s *Store) Removexattr(ctx context.Context, ino, gen uint64, name string) error {
-	s.lister.knowPropsOf(ctx, ino)
 	key, err := s.ownKey(name)
 	if err != nil {
 		return err
@@ -233,10 +228,7 @@ func (s *Store) ownKey(name string) (string, error) {
 // them by name.
 func (s *Store) Listxattr(ctx context.Context, ino, gen uint64) ([]string, error) {
 	s.lister.knowPropsOf(ctx, ino)
-	if _, ok, err := s.inode(ino); err != nil || !ok {
-		if err == nil {
-			err = ErrNotExist
-		}
+	if _, err := s.inode(ino); err != nil {
 		return nil, err
 	}
 	var names []string
