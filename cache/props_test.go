@@ -10,7 +10,7 @@ import (
 )
 
 // TestPropsComeWithTheAnswer: what went up together with a new node is in the
-// mirror from the answer on, so that the end of the wish has nothing to write.
+// mirror from the answer on, so that the end of the intent has nothing to write.
 func TestPropsComeWithTheAnswer(t *testing.T) {
 	w := newWorld(t)
 	w.write("first", "tells our owner name")

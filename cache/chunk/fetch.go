@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"time"
 
@@ -156,74 +155,104 @@ func (c *Cache) unqueueLocked(f *fetch) {
 // download is the goroutine of a fetch from the network.
 func (c *Cache) download(f *fetch) {
 	defer f.cancel()
-	failures := 0
 	c.peek(f.ct)
+	var a attempted
 	for {
-		c.mu.Lock()
-		before, begun := f.at, time.Now()
-		c.mu.Unlock()
-		err := c.attempt(f)
-		match := c.wholeMatches(f)
-
-		c.mu.Lock()
-		if f.at > before {
-			failures = 0
-		}
-		over := f.at >= f.to || f.err != nil || f.ctx.Err() != nil
-		if !over && err == nil {
-			over = true // there was no memory for more
-		}
-		var pause time.Duration
-		if !over && f.promoted {
-			f.promoted = false
-		} else if !over {
-			f.lastErr = err
-			if f.at == before {
-				failures++
-				if silenced(err) {
-					c.silentLocked(begun, f.ct.Version, f.at)
-				}
-			}
-			pause = backoff(failures)
-			switch {
-			case isFinal(err) && !(errors.Is(err, drive.ErrNotFound) && failures < 4):
-				// A node just made may not be found for a moment, API §7.4.
-				f.err, over = err, true
-			case len(f.waiters) == 0 && failures > 0:
-				over = true // read-ahead is not worth insisting on
-			}
-			if over {
-				c.pauseLocked()
-			}
-			if errors.Is(err, drive.ErrThrottled) {
-				c.line.throttled(time.Now())
-			}
-		}
-		// Bytes of a second stream without an ETag must not follow those of
-		// a first in one fetch: they wait for their own Confirm.
-		if errors.Is(err, errApart) {
-			over, pause = true, 0
-		}
-		over = over || f.pending && f.at > f.lo
-		if over && pause == 0 {
-			c.endLocked(f, match)
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
+		a.before, a.begun = c.reached(f), time.Now()
+		a.err = c.attempt(f)
+		a.match = c.wholeMatches(f)
+		over, pause := c.afterAttempt(f, &a)
 		if pause > 0 {
 			select {
 			case <-time.After(pause):
 			case <-f.ctx.Done():
 			}
+			if over {
+				c.end(f, a.match)
+			}
 		}
 		if over {
-			c.mu.Lock()
-			c.endLocked(f, match)
-			c.mu.Unlock()
 			return
 		}
 	}
+}
+
+// attempted is how an attempt went.
+type attempted struct {
+	before   int64 // where the fetch was
+	begun    time.Time
+	err      error
+	match    bool // see wholeMatches
+	failures int  // in a row, without a byte
+}
+
+// reached is how far f has come.
+func (c *Cache) reached(f *fetch) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return f.at
+}
+
+func (c *Cache) end(f *fetch, match bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(f, match)
+}
+
+// afterAttempt decides whether f is over, and ends it then; but where there is a
+// pause first, the caller ends it after that.
+func (c *Cache) afterAttempt(f *fetch, a *attempted) (over bool, pause time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.at > a.before {
+		a.failures = 0
+	}
+	// Without an error there was no memory for more.
+	over = f.at >= f.to || f.err != nil || f.ctx.Err() != nil || a.err == nil
+	switch {
+	case over:
+	case f.promoted:
+		f.promoted = false
+	default:
+		over, pause = c.failedLocked(f, a)
+	}
+	// Bytes of a second stream without an ETag must not follow those of
+	// a first in one fetch: they wait for their own Confirm.
+	if errors.Is(a.err, errApart) {
+		over, pause = true, 0
+	}
+	over = over || f.pending && f.at > f.lo
+	if over && pause == 0 {
+		c.endLocked(f, a.match)
+	}
+	return over, pause
+}
+
+// failedLocked draws the consequences of an attempt that failed: whether it was
+// the last one, and the pause after it.
+func (c *Cache) failedLocked(f *fetch, a *attempted) (over bool, pause time.Duration) {
+	f.lastErr = a.err
+	if f.at == a.before {
+		a.failures++
+		if silenced(a.err) {
+			c.silentLocked(a.begun, f.ct.Version, f.at)
+		}
+	}
+	pause = backoff(a.failures)
+	switch {
+	case isFinal(a.err) && !(errors.Is(a.err, drive.ErrNotFound) && a.failures < 4):
+		// A node just made may not be found for a moment, API §7.4.
+		f.err, over = a.err, true
+	case len(f.waiters) == 0 && a.failures > 0:
+		over = true // read-ahead is not worth insisting on
+	}
+	if over {
+		c.pauseLocked()
+	}
+	if errors.Is(a.err, drive.ErrThrottled) {
+		c.line.throttled(time.Now())
+	}
+	return over, pause
 }
 
 // backoff is how long to wait after n failures in a row without a byte.
@@ -233,117 +262,6 @@ func backoff(n int) time.Duration {
 	}
 	d := 50 * time.Millisecond << min(n-1, 5)
 	return d/2 + rand.N(d)
-}
-
-// attempt is one request of a fetch. Nil means that f is complete or must not
-// go on; any error, that bytes are missing.
-func (c *Cache) attempt(f *fetch) error {
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
-	c.mu.Lock()
-	from, to := f.at, f.to
-	f.headed, f.giveUp, f.cut = false, cancel, true
-	f.attempts++
-	f.low = len(f.waiters) == 0
-	rctx := requestContext(ctx, f)
-	c.mu.Unlock()
-
-	begun := time.Now()
-	watch := time.AfterFunc(c.headerTimeout(), cancel)
-	defer watch.Stop()
-	st, err := c.source.Fetch(rctx, f.ct.Version, from, to)
-	if err != nil {
-		switch {
-		case errors.Is(err, drive.ErrRange):
-			// What lies before the end we know of cannot be asked for: the
-			// content is another one, or the answer was a mistake.
-			if cerr := c.source.Confirm(rctx, f.ct.Version); cerr != nil {
-				err = cerr
-			} else {
-				err = fmt.Errorf("%w: %w", drive.ErrUnavailable, err)
-			}
-		case ctx.Err() != nil && f.ctx.Err() == nil:
-			err = errStalled
-		}
-		f.cut = ctx.Err() != nil
-		if isChanged(err) {
-			c.mu.Lock()
-			c.changedLocked(f.ct)
-			c.mu.Unlock()
-		}
-		return err
-	}
-	defer func() {
-		_ = st.Close()
-		c.mu.Lock()
-		c.bodies--
-		c.mu.Unlock()
-	}()
-
-	c.mu.Lock()
-	f.headed, f.headedAt = true, time.Now()
-	c.bodies++
-	c.line.header(f.headedAt.Sub(begun))
-	err = c.headLocked(f, st, from)
-	beside := c.bodies
-	c.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	told, toldAt := from, f.headedAt // up to where the line knows how fast this is
-	for {
-		c.mu.Lock()
-		buf := c.bufferLocked(f)
-		c.mu.Unlock()
-		if buf == nil {
-			return nil
-		}
-		watch.Reset(c.stallTimeout())
-		n, err := st.Read(buf)
-		if n > 0 {
-			c.mu.Lock()
-			c.arrivedLocked(f, n)
-			if f.at-told >= look {
-				c.line.body(f.moved, f.at-told, f.moved.Sub(toldAt), float64(beside+c.bodies)/2)
-				told, toldAt, beside = f.at, f.moved, c.bodies
-			}
-			done := f.at >= f.to
-			c.mu.Unlock()
-			if done {
-				// Read the end of the body, so that the connection can be
-				// used again.
-				if f.to == to {
-					var one [1]byte
-					_, _ = st.Read(one[:])
-					f.cut = false
-				}
-				return nil
-			}
-		}
-		if err != nil {
-			f.cut = ctx.Err() != nil
-			switch {
-			case errors.Is(err, io.EOF):
-				err = io.ErrUnexpectedEOF
-			case ctx.Err() != nil && f.ctx.Err() == nil:
-				err = errStalled
-			}
-			return err
-		}
-	}
-}
-
-// requestContext is ctx with the priority of f now. Values of a caller of
-// ReadInto come first, so that the caller may set the priority itself.
-func requestContext(ctx context.Context, f *fetch) context.Context {
-	switch {
-	case f.values != nil:
-		return under{drive.WithPriority(ctx, drive.Background), f.values}
-	case len(f.waiters) > 0:
-		return drive.WithPriority(ctx, drive.Foreground)
-	default:
-		return drive.WithPriority(ctx, drive.ReadAhead)
-	}
 }
 
 // under is a context with the values of another one above its own.

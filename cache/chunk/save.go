@@ -17,6 +17,9 @@ type save struct {
 	ch     *chunk
 	mask   uint64
 	blocks []*block
+	// Of the content when it is taken from the queue:
+	tag  string
+	drop bool // it is not wanted any more
 }
 
 // While bytes arrive faster than flood, the processor is needed for them: the
@@ -103,71 +106,84 @@ func (c *Cache) saveLocked(ch *chunk) {
 // is queued.
 func (c *Cache) writer() {
 	for {
-		c.mu.Lock()
-		for len(c.saves) == 0 && len(c.later) > 0 {
-			ch := c.later[0]
-			c.later[0] = nil
-			c.later = c.later[1:]
-			ch.later = false
-			c.saveLocked(ch) // nothing, if it has gone meanwhile
-		}
-		if len(c.saves) == 0 {
-			c.mu.Unlock()
-			select {
-			case <-c.toSave:
-				continue
-			case <-c.ctx.Done():
+		s, wait, ok := c.nextSave()
+		switch {
+		case ok:
+			there, err := uint64(0), errDiskOff
+			if !s.drop {
+				there, err = c.disk.write(s.ch.v.Version, s.ch.index, s.tag, s.mask, s.granule)
 			}
-			c.mu.Lock()
-			if len(c.saves) == 0 && len(c.later) == 0 {
-				c.saved = true
-				c.mu.Unlock()
-				return
-			}
-			if len(c.saves) == 0 {
-				c.mu.Unlock()
-				continue
-			}
-		}
-		i, wait := c.nextSaveLocked(time.Now())
-		if wait > 0 {
-			c.mu.Unlock()
+			c.written(&s, there, err)
+		case wait > 0:
 			select {
 			case <-time.After(wait):
 			case <-c.toSave: // perhaps that is urgent
 			case <-c.ctx.Done(): // then nothing waits
 			}
-			continue
+		default:
+			select {
+			case <-c.toSave:
+			case <-c.ctx.Done():
+				if c.allSaved() {
+					return
+				}
+			}
 		}
-		s := c.saves[i]
-		c.saves = slices.Delete(c.saves, i, i+1)
-		ch := s.ch
-		tag := ch.v.tag
-		drop := ch.v.dropped
-		c.mu.Unlock()
-
-		there, err := uint64(0), errDiskOff
-		if !drop {
-			there, err = c.disk.write(ch.v.Version, ch.index, tag, s.mask, s.granule)
-		}
-
-		c.mu.Lock()
-		if err == nil {
-			ch.disk, ch.asked = there, true
-		}
-		ch.queued = false
-		c.saving -= len(s.blocks)
-		for _, b := range s.blocks {
-			c.unpinLocked(b)
-		}
-		if err == nil {
-			c.saveLocked(ch) // more may have come meanwhile
-		} else if ch.windows == 0 {
-			c.offerLocked(ch) // if it was not, for being about to be written
-		}
-		c.unholdLocked(ch)
-		c.mu.Unlock()
 	}
+}
+
+// nextSave takes the next save from the queue. ok=false: none is due before
+// wait is over; 0 = none is queued.
+func (c *Cache) nextSave() (s save, wait time.Duration, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.saves) == 0 && len(c.later) > 0 {
+		ch := c.later[0]
+		c.later[0] = nil
+		c.later = c.later[1:]
+		ch.later = false
+		c.saveLocked(ch) // nothing, if it has gone meanwhile
+	}
+	if len(c.saves) == 0 {
+		return save{}, 0, false
+	}
+	i, wait := c.nextSaveLocked(time.Now())
+	if wait > 0 {
+		return save{}, wait, false
+	}
+	s = c.saves[i]
+	c.saves = slices.Delete(c.saves, i, i+1)
+	s.tag, s.drop = s.ch.v.tag, s.ch.v.dropped
+	return s, 0, true
+}
+
+// allSaved ends saving when nothing is queued.
+func (c *Cache) allSaved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.saved = len(c.saves) == 0 && len(c.later) == 0
+	return c.saved
+}
+
+// written takes that s was written, and what of its chunk is on the disk now.
+func (c *Cache) written(s *save, there uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := s.ch
+	if err == nil {
+		ch.disk, ch.asked = there, true
+	}
+	ch.queued = false
+	c.saving -= len(s.blocks)
+	for _, b := range s.blocks {
+		c.unpinLocked(b)
+	}
+	if err == nil {
+		c.saveLocked(ch) // more may have come meanwhile
+	} else if ch.windows == 0 {
+		c.offerLocked(ch) // if it was not, for being about to be written
+	}
+	c.unholdLocked(ch)
 }
 
 // granule is the bytes of granule g, one of s.mask.

@@ -61,33 +61,44 @@ func (j *Journal) linger(d time.Duration) bool {
 // kill -9, and the journal goes on trying.
 func (j *Journal) Sync(ctx context.Context) error {
 	j.flush()
-	j.mu.Lock()
-	want := j.decided
+	want := j.decidedNow()
 	for {
+		done, ended, err := j.hardenedUpTo(want)
 		switch {
-		case j.hardened >= want:
-			j.mu.Unlock()
-			return nil
-		case j.closed:
-			j.mu.Unlock()
-			return ErrClosed
-		case j.hardening == nil:
-			j.mu.Unlock()
+		case done || err != nil:
+			return err
+		case ended == nil:
 			if err := j.harden(); err != nil {
 				return err
 			}
-			j.mu.Lock()
 		default:
-			ended := j.hardening
-			j.mu.Unlock()
 			select {
 			case <-ended:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			j.mu.Lock()
 		}
 	}
+}
+
+func (j *Journal) decidedNow() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.decided
+}
+
+// hardenedUpTo tells whether the records up to want are on the disk; ended is
+// closed when the sync that is under way, if any, is over.
+func (j *Journal) hardenedUpTo(want uint64) (done bool, ended chan struct{}, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.hardened >= want:
+		return true, nil, nil
+	case j.closed:
+		return false, nil, ErrClosed
+	}
+	return false, j.hardening, nil
 }
 
 // errStale: an earlier sync failed, and what it covered is not written anew
@@ -98,52 +109,88 @@ var errStale = errors.New("journal: an earlier sync failed")
 // log, and removes what is superfluous then. It may be called from any side;
 // one at a time does it.
 func (j *Journal) harden() error {
-	j.mu.Lock()
-	for j.hardening != nil {
-		ended := j.hardening
-		j.mu.Unlock()
+	h := j.beginHarden()
+	failed, logFailed, err := h.sync(j)
+	if err = j.endHarden(h, failed, logFailed, err); err == nil {
+		j.proveAll(h.proofs)
+	}
+	j.unlink(j.takeRubbish())
+	if err != nil {
+		return fmt.Errorf("journal: sync: %w", err)
+	}
+	return nil
+}
+
+// hardening is what one sync covers.
+type hardening struct {
+	mark   uint64   // the records up to here
+	proofs []*Entry // whose small contents are in it
+	segs   []*smallSeg
+	logs   []file
+}
+
+// beginHarden waits for its turn and takes what there is to sync.
+func (j *Journal) beginHarden() (h hardening) {
+	for {
+		ended, ok := j.tryHarden(&h)
+		if ok {
+			return h
+		}
 		<-ended
-		j.mu.Lock()
+	}
+}
+
+// tryHarden takes what there is to sync, unless another does it: then ended is
+// closed when that is over.
+func (j *Journal) tryHarden(h *hardening) (ended chan struct{}, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.hardening != nil {
+		return j.hardening, false
 	}
 	j.hardening = make(chan struct{})
-	mark, proofs := j.decided, j.stored
+	h.mark, h.proofs = j.decided, j.stored
 	j.stored = nil
-	var segs []*smallSeg
 	for _, s := range j.small.segs {
 		if s.dirty {
-			segs = append(segs, s)
+			h.segs = append(h.segs, s)
 			s.dirty = false
 		}
 	}
-	var logs []file
-	if j.hardened < mark || len(segs) > 0 {
-		logs = append(slices.Clone(j.wal.old), j.wal.f)
+	if j.hardened < h.mark || len(h.segs) > 0 {
+		h.logs = append(slices.Clone(j.wal.old), j.wal.f)
 	}
-	j.mu.Unlock()
+	return nil, true
+}
 
+// sync waits for the disk; failed are the segments that it does not have.
+func (h *hardening) sync(j *Journal) (failed []*smallSeg, logFailed bool, err error) {
 	var errs []error
-	var failed []*smallSeg
-	if slices.ContainsFunc(segs, func(s *smallSeg) bool { return !s.named }) {
+	if slices.ContainsFunc(h.segs, func(s *smallSeg) bool { return !s.named }) {
 		if err := j.fs.SyncDir(j.wal.dir); err != nil {
-			errs, failed = append(errs, err), segs
+			errs, failed = append(errs, err), h.segs
 		}
 	}
-	for _, s := range segs {
+	for _, s := range h.segs {
 		if err := s.f.Datasync(); err != nil {
 			errs, failed = append(errs, err), append(failed, s)
 		}
 	}
-	logFailed := false
-	for _, f := range logs {
+	for _, f := range h.logs {
 		if err := f.Datasync(); err != nil {
 			errs, logFailed = append(errs, err), true
 		}
 	}
+	return failed, logFailed, errors.Join(errs...)
+}
 
+// endHarden draws the consequences, and lets the next one begin.
+func (j *Journal) endHarden(h hardening, failed []*smallSeg, logFailed bool, err error) error {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	// The kernel forgets what it could not write, and says so once: only what
 	// is written anew counts.
-	for _, s := range segs {
+	for _, s := range h.segs {
 		s.named = true
 	}
 	for _, s := range failed {
@@ -152,30 +199,18 @@ func (j *Journal) harden() error {
 	if logFailed {
 		j.syncsFailed++
 	}
-	err := errors.Join(errs...)
 	if err == nil && j.staleLocked() {
 		err = errStale
 	}
 	if err == nil {
-		j.hardenedLocked(mark, len(logs)-1)
+		j.hardenedLocked(h.mark, len(h.logs)-1)
 	} else {
-		j.stored = append(proofs, j.stored...)
+		j.stored = append(h.proofs, j.stored...)
 		wake(j.kick)
 	}
 	close(j.hardening)
 	j.hardening = nil
-	j.mu.Unlock()
-	if err == nil {
-		j.proveAll(proofs)
-	}
-	j.mu.Lock()
-	gone := j.takeRubbishLocked()
-	j.mu.Unlock()
-	j.unlink(gone)
-	if err != nil {
-		return fmt.Errorf("journal: sync: %w", err)
-	}
-	return nil
+	return err
 }
 
 // proveAll notes that the small contents of these entries are on the disk, some
@@ -391,6 +426,12 @@ func (j *Journal) provenFor(e *Entry) *DraftState {
 type rubbish struct {
 	ino, file uint64
 	after     uint64
+}
+
+func (j *Journal) takeRubbish() []rubbish {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.takeRubbishLocked()
 }
 
 // takeRubbishLocked takes the files that may be unlinked now.

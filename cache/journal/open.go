@@ -24,30 +24,10 @@ const (
 // make it fail: what cannot be used is moved to the directory aside and told
 // by Problems. It fails with ErrInUse, ErrNewer, or an error of the disk.
 func Open(o Options) (*Journal, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.GroupCommit == 0 {
-		o.GroupCommit = groupCommit
-	}
-	if o.fs == nil {
-		o.fs = osFS{}
-	}
-	if o.BeforeSync != nil || o.BeforeWrite != nil {
-		o.fs = hooked{o.fs, o.BeforeSync, o.BeforeWrite}
-	}
-	if o.proveAfter == 0 {
-		o.proveAfter = proveAfter
-	}
+	o.setDefaults()
 	segment, history := int64(smallSegment), int64(rewriteLeast)
 	if o.segment != 0 {
 		segment, history = o.segment, o.segment
-	}
-	if o.small == 0 {
-		o.small = smallMax
-	}
-	if o.bootID == "" {
-		o.bootID = bootID()
 	}
 	j := &Journal{
 		dir:       o.Dir,
@@ -83,6 +63,31 @@ func Open(o Options) (*Journal, error) {
 	j.goroutines.Go(j.keeper)
 	j.goroutines.Go(j.prover)
 	return j, nil
+}
+
+// setDefaults gives what was left out its value.
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.GroupCommit == 0 {
+		o.GroupCommit = groupCommit
+	}
+	if o.fs == nil {
+		o.fs = osFS{}
+	}
+	if o.BeforeSync != nil || o.BeforeWrite != nil {
+		o.fs = hooked{o.fs, o.BeforeSync, o.BeforeWrite}
+	}
+	if o.proveAfter == 0 {
+		o.proveAfter = proveAfter
+	}
+	if o.small == 0 {
+		o.small = smallMax
+	}
+	if o.bootID == "" {
+		o.bootID = bootID()
+	}
 }
 
 // bootID is the kernel's id of this boot; "" when it does not tell.

@@ -253,27 +253,11 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known bool) (*entry, err
 	if known && n.Name == "" && stateAs(n) > stateLive {
 		e.Name, e.Folder, e.Created = cur.Name, cur.Folder, cur.Created
 	}
-	if !e.Folder {
-		if p := n.Content; p != nil {
-			e.Content, e.Size, e.MD5, e.ContentType = p.Version, p.Size, strings.ToLower(p.MD5), p.ContentType
-		} else if known && !cur.Folder {
-			e.Content, e.Size, e.MD5, e.ContentType = cur.Content, cur.Size, cur.MD5, cur.ContentType
-		}
-	}
-	if e.Gen = w.m.firstGen; known {
-		e.Gen = cur.Gen
-		e.Props, e.PropsVersion = cur.Props, cur.PropsVersion
-		if contentDiffers(cur, e) && !w.own && (w.m.o.OwnContent == nil || !w.m.o.OwnContent(n.ID, e.Size, e.MD5)) {
-			e.Gen++
-		}
-	}
+	w.buildContent(e, n, cur, known)
 	// A listing that was on its way while we set a property tells of before.
 	if late := known && cur.Props != nil && e.Version < cur.PropsVersion; n.Properties != nil && w.owner != "" && !late {
-		e.Props = map[string]string{}
-		for k, v := range n.Properties[w.owner] {
-			e.Props[k] = v
-		}
-		e.PropsVersion = e.Version
+		e.Props, e.PropsVersion = map[string]string{}, e.Version
+		maps.Copy(e.Props, n.Properties[w.owner])
 	}
 	if ino == RootIno {
 		return e, nil
@@ -292,6 +276,27 @@ func (w *wtx) build(n *drive.Node, ino Ino, cur *entry, known bool) (*entry, err
 		e.raw = append(e.raw, cur.raw...)
 	}
 	return e, nil
+}
+
+// buildContent gives e the content that n describes, or what is known of it, with
+// its Gen; and the properties that are known.
+func (w *wtx) buildContent(e *entry, n *drive.Node, cur *entry, known bool) {
+	if !e.Folder {
+		if p := n.Content; p != nil {
+			e.Content, e.Size, e.MD5, e.ContentType = p.Version, p.Size, strings.ToLower(p.MD5), p.ContentType
+		} else if known && !cur.Folder {
+			e.Content, e.Size, e.MD5, e.ContentType = cur.Content, cur.Size, cur.MD5, cur.ContentType
+		}
+	}
+	if !known {
+		e.Gen = w.m.firstGen
+		return
+	}
+	e.Gen = cur.Gen
+	e.Props, e.PropsVersion = cur.Props, cur.PropsVersion
+	if contentDiffers(cur, e) && !w.own && (w.m.o.OwnContent == nil || !w.m.o.OwnContent(n.ID, e.Size, e.MD5)) {
+		e.Gen++
+	}
 }
 
 // contentDiffers reports whether the bytes of a known file are others now.

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -123,13 +124,10 @@ func salvage(path string) (db *bolt.DB) {
 	return db
 }
 
-// takeMost is how many numbers are taken over at a time.
-const takeMost = 20_000
-
 // beginAnew makes a new file at the path, with the caller's values, the root and
 // the numbers that can be read in old, nil = none. root is the root as last
 // known, nil = its id in old will do.
-func (m *Mirror) beginAnew(old *bolt.DB, root *entry) (*file, error) {
+func (m *Mirror) beginAnew(old *bolt.DB, root *entry) (_ *file, err error) {
 	f, err := openFile(m.o.Path, m.log, m.o.NoSync)
 	if err != nil || old == nil && root == nil {
 		return f, err
@@ -137,86 +135,96 @@ func (m *Mirror) beginAnew(old *bolt.DB, root *entry) (*file, error) {
 	now := m.cur.Load()
 	m.cur.Store(f) // for the writes below; readers see a mirror that knows little
 	defer func() {
-		if err != nil && now != nil {
+		if err == nil {
+			return
+		}
+		if now != nil {
 			m.cur.Store(now)
 		}
+		err = errors.Join(err, f.close())
 	}()
-	values := map[string][]byte{}
-	ids := map[string]Ino{}
-	take := func() error {
-		_, err := m.writeLocked(sourceAnswer, true, func(w *wtx) error {
-			for id, ino := range ids {
-				if ino > RootIno && w.of(ino) == nil {
-					w.bind(id, ino)
-					w.set(ino, appendPlaceholder(nil, id))
-				}
-			}
-			for k, v := range values {
-				if err := w.meta.Put([]byte(k), v); err != nil {
-					return err
-				}
-			}
-			return w.meta.Put([]byte(keyInoLimit), be(w.limit))
-		})
-		clear(ids)
-		return err
-	}
-	read := guard(func() error {
-		if old == nil {
-			return nil
+	t := takeover{m: m, root: root, values: map[string][]byte{}, ids: map[string]Ino{}}
+	if old != nil {
+		read := guard(func() error { return old.View(t.read) })
+		if errors.Is(read, errTake) {
+			return nil, read
 		}
-		return old.View(func(tx *bolt.Tx) error {
-			meta := tx.Bucket(bMeta)
-			c := meta.Cursor()
-			for k, v := c.Seek([]byte(userPrefix)); k != nil && string(k[:min(len(k), len(userPrefix))]) == userPrefix; k, v = c.Next() {
-				values[string(k)] = append([]byte(nil), v...)
-			}
-			limit := getNumber(meta, keyInoLimit)
-			m.inos.mu.Lock()
-			m.inos.limit = max(m.inos.limit, limit, m.o.FirstIno, RootIno+1)
-			m.inos.next = m.inos.limit
-			m.inos.mu.Unlock()
-			values[keyGen] = be(getNumber(meta, keyGen) + 1<<32)
-			if root == nil {
-				if id := meta.Get([]byte(keyRoot)); len(id) > 0 {
-					root = &entry{Record: Record{Ino: RootIno, ID: string(id), Folder: true}}
-				}
-			}
-			c = tx.Bucket(bID).Cursor()
-			for k, v := c.First(); k != nil; k, v = c.Next() {
-				if ino, ok := number(v); ok && ino < limit && len(k) <= idMax {
-					ids[string(k)] = ino
-				}
-				if len(ids) == takeMost {
-					if err := take(); err != nil {
-						return fmt.Errorf("%w: %w", errTake, err)
-					}
-				}
-			}
-			return nil
-		})
+		if read != nil {
+			m.log.Warn("not all inode numbers could be read in the damaged mirror", "err", read)
+		}
+	}
+	if err := t.write(); err != nil {
+		return nil, err
+	}
+	if t.root == nil {
+		return f, nil
+	}
+	_, err = m.writeLocked(sourceAnswer, true, func(w *wtx) error {
+		e := *t.root
+		e.state = stateLive
+		return errors.Join(w.setRoot(e.ID), w.place(&e, &entry{}, true))
 	})
-	if errors.Is(read, errTake) {
-		err = read
-		return nil, errors.Join(err, f.close())
-	}
-	if read != nil {
-		m.log.Warn("not all inode numbers could be read in the damaged mirror", "err", read)
-	}
-	if err = take(); err != nil {
-		return nil, errors.Join(err, f.close())
-	}
-	if root != nil {
-		_, err = m.writeLocked(sourceAnswer, true, func(w *wtx) error {
-			e := *root
-			e.state = stateLive
-			return errors.Join(w.setRoot(e.ID), w.place(&e, &entry{}, true))
-		})
-	}
 	if err != nil {
-		return nil, errors.Join(err, f.close())
+		return nil, err
 	}
 	return f, nil
+}
+
+// takeover brings what can be read in a damaged file into a new one.
+type takeover struct {
+	m      *Mirror
+	root   *entry            // nil = not known yet
+	values map[string][]byte // the caller's, and the next Gen
+	ids    map[string]Ino    // read and not written yet
+}
+
+// takeMost is how many numbers are taken over at a time.
+const takeMost = 20_000
+
+func (t *takeover) read(tx *bolt.Tx) error {
+	meta := tx.Bucket(bMeta)
+	c := meta.Cursor()
+	for k, v := c.Seek([]byte(userPrefix)); bytes.HasPrefix(k, []byte(userPrefix)); k, v = c.Next() {
+		t.values[string(k)] = bytes.Clone(v)
+	}
+	limit := getNumber(meta, keyInoLimit)
+	t.m.raiseInos(limit)
+	t.values[keyGen] = be(getNumber(meta, keyGen) + 1<<32)
+	if id := meta.Get([]byte(keyRoot)); t.root == nil && len(id) > 0 {
+		t.root = &entry{Record: Record{Ino: RootIno, ID: string(id), Folder: true}}
+	}
+	c = tx.Bucket(bID).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if ino, ok := number(v); ok && ino < limit && len(k) <= idMax {
+			t.ids[string(k)] = ino
+		}
+		if len(t.ids) == takeMost {
+			if err := t.write(); err != nil {
+				return fmt.Errorf("%w: %w", errTake, err)
+			}
+		}
+	}
+	return nil
+}
+
+// write writes what was read since the last time.
+func (t *takeover) write() error {
+	_, err := t.m.writeLocked(sourceAnswer, true, func(w *wtx) error {
+		for id, ino := range t.ids {
+			if ino > RootIno && w.of(ino) == nil {
+				w.bind(id, ino)
+				w.set(ino, appendPlaceholder(nil, id))
+			}
+		}
+		for k, v := range t.values {
+			if err := w.meta.Put([]byte(k), v); err != nil {
+				return err
+			}
+		}
+		return w.meta.Put([]byte(keyInoLimit), be(w.limit))
+	})
+	clear(t.ids)
+	return err
 }
 
 var errTake = errors.New("taking numbers over")

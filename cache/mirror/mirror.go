@@ -143,10 +143,7 @@ func Open(o Options) (*Mirror, error) {
 func (m *Mirror) loadState() error {
 	return m.view(func(v *view) error {
 		meta := v.tx.Bucket(bMeta)
-		m.inos.mu.Lock()
-		m.inos.limit = max(m.inos.limit, getNumber(meta, keyInoLimit), m.o.FirstIno, RootIno+1)
-		m.inos.next = m.inos.limit
-		m.inos.mu.Unlock()
+		m.raiseInos(getNumber(meta, keyInoLimit))
 		m.firstGen = getNumber(meta, keyGen)
 		var root entry
 		if ok, err := v.entry(RootIno, &root); err != nil {
@@ -227,6 +224,14 @@ func (m *Mirror) NewIno() (Ino, error) {
 			return 0, err
 		}
 	}
+}
+
+// raiseInos has new numbers begin at limit at least: those below may be taken.
+func (m *Mirror) raiseInos(limit Ino) {
+	m.inos.mu.Lock()
+	defer m.inos.mu.Unlock()
+	m.inos.limit = max(m.inos.limit, limit, m.o.FirstIno, RootIno+1)
+	m.inos.next = m.inos.limit
 }
 
 func (m *Mirror) tryIno() (Ino, bool) {

@@ -87,12 +87,15 @@ func (t *files) overlay(n *Inode) {
 	n.Gen, n.Size, n.Mode, n.Mtime, n.Ctime = a.Gen, a.Size, a.Mode, a.Mtime, a.Ctime
 }
 
+func (t *files) none() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open) == 0
+}
+
 // overlayAll is overlay for the entries of a folder.
 func (t *files) overlayAll(es []Entry) {
-	t.mu.Lock()
-	none := len(t.open) == 0
-	t.mu.Unlock()
-	if none {
+	if t.none() {
 		return
 	}
 	for i := range es {
@@ -560,10 +563,11 @@ func (tx *Tx) settle(e *journal.Entry) {
 // letGo ends that readers alone keep showing everyone a version that was
 // written here, reached the drive, and was replaced there since.
 func (t *Tree) letGo(ino uint64) {
-	t.mu.Lock()
-	es := View{t: t}.letGo(ino)
-	t.mu.Unlock()
-	t.Emit(es)
+	t.Emit(func() []Effect {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return View{t: t}.letGo(ino)
+	}())
 }
 
 // letGo is called with Tree.mu held for writing.

@@ -81,14 +81,19 @@ func (t *Tree) keepProps(e *journal.Entry) error {
 		return err // without a synced write
 	}
 	props, version := brought(&r, e)
+	t.noteStaleTag(e.Ino, r.Version)
+	_, err = t.mirror.SetProps(e.NodeID, version, props)
+	return err
+}
+
+// noteStaleTag: a call of ours changed the tag of ino's node since version.
+func (t *Tree) noteStaleTag(ino uint64, version int64) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if len(t.staleTags) >= maxRecent {
 		clear(t.staleTags)
 	}
-	t.staleTags[e.Ino] = r.Version
-	t.mu.Unlock()
-	_, err = t.mirror.SetProps(e.NodeID, version, props)
-	return err
+	t.staleTags[ino] = version
 }
 
 // Tag is the eTagResponse to hold a rename of ino's node against: that of b, or
@@ -107,9 +112,9 @@ func (t *Tree) Tag(ino uint64, b *journal.Base) string {
 // same, and who has them open goes on seeing what is written. Other bytes must
 // not come under a Gen that was used already.
 func (t *Tree) keepGen(e *journal.Entry) error {
-	t.mu.RLock()
-	gen, shown := t.gens[e.Ino]
-	t.mu.RUnlock()
+	var gen uint64
+	var shown bool
+	t.Read(func(View) { gen, shown = t.gens[e.Ino] })
 	if !shown || e.Folder || e.Base == nil {
 		return nil
 	}

@@ -162,13 +162,16 @@ func (t *Tree) commit(fn func(*Tx) error) (c committed, err error) {
 }
 
 // rollback takes back what the log could not take, for the journal.
-func (t *Tree) rollback(undo func()) {
+func (t *Tree) rollback(undo func()) { t.Emit(t.undo(undo)) }
+
+// undo gives the effects of what fn takes back by takeBack.
+func (t *Tree) undo(fn func()) []Effect {
 	t.mu.Lock()
-	undo()
+	defer t.mu.Unlock()
+	fn()
 	es := t.undone
 	t.undone = nil
-	t.mu.Unlock()
-	t.Emit(es)
+	return es
 }
 
 // Tx collects one change. Its View shows what was there before with the

@@ -119,16 +119,20 @@ func (t *Tree) unseen(ino uint64) bool {
 	return has && o.unseen && time.Since(o.closed) < workedFor
 }
 
+func (w *workedTable) get(ino uint64) (o workedOn, has bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, has = w.m[ino]
+	return o, has
+}
+
 // asWorkedOn makes the version that was worked on the base of an entry that
 // replaces or removes the file n.
 func (v View) asWorkedOn(e *journal.Entry, n *Inode) {
 	if e.Folder || e.Draft != nil || e.Base == nil {
 		return
 	}
-	w := &v.t.worked
-	w.mu.Lock()
-	o, has := w.m[e.Ino]
-	w.mu.Unlock()
+	o, has := v.t.worked.get(e.Ino)
 	if has && (o.open > 0 || time.Since(o.closed) < workedFor || v.locked(n)) {
 		e.Base.Content, e.Base.Size, e.Base.MD5 = o.base.Content, o.base.Size, o.base.MD5
 	}
