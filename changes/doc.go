@@ -1,7 +1,7 @@
 // Package changes answers: when to look?
 //
 // A Poller asks the changes feed and gives what it tells, chunk by chunk, to a
-// Target, which is the Store. It owns nothing durable: the checkpoint belongs
+// Target, which is the Store's Feed. It owns nothing durable: the checkpoint belongs
 // to the Target, which commits it together with the nodes it covers, so that a
 // crash repeats a chunk and never skips one (API §9.3).
 //

@@ -20,7 +20,7 @@ type Feed interface {
 
 var _ Feed = (*drive.Client)(nil)
 
-// Target is what the feed is told to, which is the Store. Its methods are called
+// Target is what the feed is told to: the Store's Feed. Its methods are called
 // from one goroutine, one at a time.
 type Target interface {
 	// Checkpoint is where the feed goes on; "" = nothing is known yet.
