@@ -149,7 +149,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.uploaded(e.Ino, answer, d)
+	adopt(w.s.chunks, w.o.Disk, w.s.journal, e.Ino, answer, d)
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}

@@ -170,7 +170,7 @@ func TestAdoptedBytes(t *testing.T) {
 	}
 	w.s.chunks.Drop(n.ID)
 	// As settle does when the answer to the first comes now.
-	w.s.uploaded(e.Ino, n, d)
+	adopt(w.s.chunks, w.o.Disk, w.s.journal, e.Ino, n, d)
 	d.Close()
 	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: 4, MD5: n.Content.MD5, Name: "f"}
 	p := make([]byte, 4)

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +19,9 @@ type Event struct {
 
 // events are the last things worth telling, newest last.
 type events struct {
+	paths *paths
+	log   *slog.Logger
+
 	mu   sync.Mutex
 	list []Event // guarded by mu
 }
@@ -30,6 +35,18 @@ func (e *events) add(kind, path, text string) {
 		e.list = slices.Delete(e.list, 0, 1)
 	}
 	e.list = append(e.list, Event{time.Now(), kind, path, text})
+}
+
+// conflicted tells of a conflict that a change on the drive brought about: ino is
+// called name now.
+func (e *events) conflicted(ino uint64, name string) {
+	e.add("conflict", e.paths.of(ino), fmt.Sprintf("a file of that name was made on the drive meanwhile: both are kept; the local one is %q", name))
+	e.log.Warn("conflict: both versions are kept", "local", name)
+}
+
+// rescued tells of a local change whose folder went from the drive.
+func (e *events) rescued(ino uint64) {
+	e.add("edit", e.paths.of(ino), "its folder went from the drive; the folder is made again")
 }
 
 func (e *events) all() []Event {

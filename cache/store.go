@@ -108,6 +108,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o: o, log: o.Logger, remote: o.Remote,
 		background: newBackground(),
 	}
+	s.events.paths, s.events.log = &s.paths, s.log
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -134,7 +135,7 @@ func (s *Store) open(ctx context.Context) error {
 	s.tree = tree.New(tree.Options{
 		Mirror: s.mirror, Journal: s.journal, NamesExact: s.o.NamesExact,
 		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.remote.Owner,
-		Conflict: s.conflicted, Rescued: s.rescued, Drafted: func(ino uint64) { s.filler.add(ino, fillDelay) },
+		Conflict: s.events.conflicted, Rescued: s.events.rescued, Drafted: func(ino uint64) { s.filler.add(ino, fillDelay) },
 		Logger: s.log,
 	})
 	s.paths.tree = s.tree

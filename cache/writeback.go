@@ -3,7 +3,6 @@ package cache
 import (
 	"crypto/md5"
 	"encoding/hex"
-	"fmt"
 	"io"
 
 	"github.com/drivefs/drivefs/cache/chunk"
@@ -27,7 +26,10 @@ func (s *Store) openWriteBack() error {
 			s.props.keepOwner()
 			s.intake.answered(changes)
 		},
-		Fetch: s.chunks.CopyRange, Uploaded: s.uploaded,
+		Fetch: s.chunks.CopyRange,
+		Uploaded: func(ino uint64, n drive.Node, d *journal.Draft) {
+			adopt(s.chunks, max(s.o.Disk, adoptLimit), s.journal, ino, n, d)
+		},
 		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: tree.Temporary,
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
 		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
@@ -36,34 +38,24 @@ func (s *Store) openWriteBack() error {
 	return nil
 }
 
-// conflicted tells of a conflict that news from the drive brought about.
-func (s *Store) conflicted(ino uint64, name string) {
-	s.events.add("conflict", s.PathOf(ino), fmt.Sprintf("a file of that name was made on the drive meanwhile: both are kept; the local one is %q", name))
-	s.log.Warn("conflict: both versions are kept", "local", name)
-}
-
-// rescued tells of a local change whose folder went from the drive.
-func (s *Store) rescued(ino uint64) {
-	s.events.add("edit", s.PathOf(ino), "its folder went from the drive; the folder is made again")
-}
-
 // adoptLimit bounds what is kept in memory of what was sent, where there is no
 // disk tier that it fits in.
 const adoptLimit = 4 << 20
 
-// uploaded keeps what was sent to the drive as chunks.
-func (s *Store) uploaded(ino uint64, n drive.Node, d *journal.Draft) {
+// adopt keeps what was sent to the drive of ino as chunks, up to limit bytes: d,
+// which n is now.
+func adopt(c *chunk.Cache, limit int64, j *journal.Journal, ino uint64, n drive.Node, d *journal.Draft) {
 	if n.Content == nil {
 		return
 	}
 	v := chunk.Version{ID: n.ID, Content: n.Content.Version, Size: n.Content.Size, MD5: n.Content.MD5, Name: n.Name}
-	if v.Size <= 0 || v.Size > s.o.Disk && v.Size > adoptLimit {
+	if v.Size <= 0 || v.Size > limit {
 		return
 	}
 	// Of the generation that was sent, since a program may have closed another
 	// meanwhile: its bytes must never get under this version's key.
 	var gen uint64
-	if e, ok := s.journal.Get(ino); ok && e.Sent != nil && e.Sent.MD5 != "" {
+	if e, ok := j.Get(ino); ok && e.Sent != nil && e.Sent.MD5 != "" {
 		gen = e.Sent.Gen
 	}
 	snap, err := d.Snapshot(gen)
@@ -74,10 +66,10 @@ func (s *Store) uploaded(ino uint64, n drive.Node, d *journal.Draft) {
 	if snap.Size() != v.Size {
 		return
 	}
-	// Was it sent before a crash, a program may have changed it in place since,
-	// and nobody remembers that.
+	// Was it sent before a crash, a program may have changed it in place since
+	// without a trace.
 	sum := md5.New()
 	if _, err := io.Copy(sum, snap); err == nil && hex.EncodeToString(sum.Sum(nil)) == v.MD5 {
-		s.chunks.Adopt(v, snap)
+		c.Adopt(v, snap)
 	}
 }
