@@ -4,7 +4,7 @@
 // do not know each other's insides:
 //
 //	tree      what is shown: mirror, journal and open files under one lock
-//	settle    how the drive gets it: the queue, the uploads, exactly once
+//	settle    how the drive gets it, exactly once: the write-back
 //	journal   what the drive lacks: one entry per inode, and drafts of content
 //	mirror    what the drive told us: identity, names, index, checkpoint
 //	chunk     bytes we have seen: memory, disk, downloads in flight
@@ -20,7 +20,8 @@
 //	checker   compares folders with the drive; the auditor does it all the time
 //	source    the drive's bytes, for chunk
 //	intake    takes what the drive answers into mirror and tree
-//	properties  which of our properties of nodes the mirror lacks, and who we are
+//	properties  which properties of nodes of ours the mirror lacks, and who we are
+//	events    what the user should know of
 //
 // A local change is in the journal before the call that made it returns. What
 // is sent while a file is open (Settler.Stream: new files only, in order, with
@@ -47,18 +48,18 @@
 // tombstone, quarantine, reserve.
 //
 //	node      an object of the drive (the service's word): a file or folder, by id
-//	inode     its number here: persistent, never used for another object
 //	entry     the journal's record of one inode: the intent, and the progress with it
-//	revision  of an entry: counts what the user wanted anew, not what was learned
 //	draft     the bytes of a file that the drive lacks, and which parts they are
 //	base      the version of a node that an edit or an intent began from
+//	doubt     of a base: a call of ours may have changed the node, so it is got again
 //	place     the folders and the name that an entry wants
-//	Gen       counts what the kernel must take for another file: content from elsewhere
-//	effect    what the kernel must forget after a change that it did not make
-//	heir      the new file at the place of a removed one, whose node it overwrites
+//	vacated   the place that a removed file left, where a new one may be its heir
+//	heir      the new file at a vacated place: it overwrites the node of the removed one
 //	echo      the feed telling of what a call of ours did
 //	settling  the time after a close in which more changes may come, before it is sent
+//	Gen       counts what the kernel must take for another file: content from elsewhere
+//	effect    what the kernel must forget after a change that it did not make
 //	patience  how long a system call waits for the drive's answer to its intent
-//	chunk     a fixed-size piece of one version of a content; of granules
+//	granule   the part of a chunk that is there, or fetched, as a whole
 //	ballast   disk space held to be given up, so that deleting works on a full disk
 package cache
