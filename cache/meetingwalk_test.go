@@ -196,23 +196,6 @@ func (k *walk) check() {
 	}
 }
 
-func (w *world) entries(p string) []Entry {
-	w.Helper()
-	e, err := w.s.Resolve(w.Context(), p)
-	if err != nil {
-		w.Fatal("resolve", p, err)
-	}
-	d, err := w.s.OpenDir(w.Context(), e.Ino)
-	if err != nil {
-		w.Fatal("opendir", p, err)
-	}
-	es, err := d.Read(w.Context(), 0, 1000)
-	if err != nil {
-		w.Fatal("readdir", p, err)
-	}
-	return es
-}
-
 // TestMeetingWalk: two names of a folder are written, saved, removed and
 // renamed here while others trash, rename, overwrite and make them there, and
 // the feed tells of it and the uploads go at any point between. Whatever was

@@ -364,8 +364,8 @@ func (w *world) rmdir(p string) error {
 	return w.s.Rmdir(w.Context(), dir, name)
 }
 
-// ls is the listing of a folder, sorted by nothing but the cookies.
-func (w *world) ls(p string) string {
+// entries is the listing of a folder, a few lines at a time.
+func (w *world) entries(p string) (all []Entry) {
 	w.Helper()
 	e, err := w.s.Resolve(w.Context(), p)
 	if err != nil {
@@ -375,21 +375,28 @@ func (w *world) ls(p string) string {
 	if err != nil {
 		w.Fatal("opendir", p, err)
 	}
-	var names []string
 	var after uint64
 	for {
 		es, err := d.Read(w.Context(), after, 3)
 		if err != nil {
 			w.Fatal("readdir", p, err)
 		}
-		for _, e := range es {
-			names = append(names, e.Name)
-			after = e.Ino
-		}
+		all = append(all, es...)
 		if len(es) < 3 {
-			return strings.Join(names, " ")
+			return all
 		}
+		after = es[len(es)-1].Ino
 	}
+}
+
+// ls are the names in a folder, sorted by nothing but the cookies.
+func (w *world) ls(p string) string {
+	w.Helper()
+	var names []string
+	for _, e := range w.entries(p) {
+		names = append(names, e.Name)
+	}
+	return strings.Join(names, " ")
 }
 
 // put is somebody else writing a file.
