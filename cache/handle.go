@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drivefs/drivefs/cache/chunk"
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
@@ -265,12 +264,12 @@ func (h *Handle) Fsync(ctx context.Context) error {
 	if !h.s.o.FsyncDrive || h.f.Gone() {
 		return nil
 	}
-	var rev uint64
-	if !h.s.journal.Peek(h.f.Ino, func(e *journal.Entry) { rev = e.Rev }) {
+	e, ok := h.s.journal.Get(h.f.Ino)
+	if !ok {
 		return nil
 	}
 	h.s.settler.Kick(h.f.Ino)
-	return h.s.settler.Wait(ctx, h.f.Ino, rev)
+	return h.s.settler.Wait(ctx, h.f.Ino, e.Rev)
 }
 
 // Release ends the handle; what was written through a mapping after the last

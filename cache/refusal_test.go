@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
@@ -221,7 +220,9 @@ func TestEchoUnderDoubt(t *testing.T) {
 			c.there(w)
 			w.until("the call", func() bool {
 				doubted := false
-				w.s.journal.Peek(f.Ino, func(e *journal.Entry) { doubted = e.Base.Doubted() })
+				if e, ok := w.s.journal.Get(f.Ino); ok {
+					doubted = e.Base.Doubted()
+				}
 				return doubted
 			})
 			c.back(w)

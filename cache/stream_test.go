@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/drive/drivetest"
 )
 
@@ -245,11 +244,9 @@ func TestDelayOfLargeFile(t *testing.T) {
 		for name, due := range map[string]time.Duration{"large": 300 * time.Millisecond, "small": 110 * time.Minute, "large.part": 110 * time.Minute} {
 			h := w.openAt("/"+name, unix.O_WRONLY)
 			w.shut(h)
-			w.s.journal.Peek(h.Ino(), func(e *journal.Entry) {
-				if got := e.Due.Sub(began); got != due {
-					t.Errorf("%s: due after %v, want %v", name, got, due)
-				}
-			})
+			if e, ok := w.s.journal.Get(h.Ino()); !ok || e.Due.Sub(began) != due {
+				t.Errorf("%s: %+v is due, want after %v", name, e, due)
+			}
 		}
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
 	"github.com/drivefs/drivefs/cache/settle"
-	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -30,7 +29,7 @@ func (s *Store) openWriteBack() error {
 		Uploaded: func(ino uint64, n drive.Node, d *journal.Draft) {
 			adopt(s.chunks, max(s.o.Disk, adoptLimit), s.journal, ino, n, d)
 		},
-		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay, Temporary: tree.Temporary,
+		Uploads: s.o.Uploads, UploadDelay: s.o.UploadDelay,
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
 		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
 	})

@@ -7,7 +7,11 @@ import (
 	"sort"
 )
 
-// Change is one inode's part of an Append.
+// Change is one inode's part of an Append. The draft file of an entry that goes
+// goes with it unless a handle has it open; then it stays until the last handle is
+// closed, because what is written meanwhile may be wanted again. Of an inode that
+// was Removed it goes at once, and its handles read and write a file without a
+// name.
 type Change struct {
 	Ino      uint64
 	Entry    *Entry // nil = the entry goes

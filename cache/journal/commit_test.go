@@ -96,7 +96,9 @@ func TestEverythingAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for i := range 200 {
 				for _, ino := range j.Inos() {
-					j.Peek(ino, func(e *Entry) { _ = e.Place.Shown })
+					if e, ok := j.Get(ino); ok {
+						_ = e.Place.Shown
+					}
 				}
 				n := 0
 				j.Children(1, func(*Entry) bool { n++; return n < 10 })

@@ -57,7 +57,7 @@
 // guards the index and the tables, and is never held during I/O on the log or
 // a draft. Journal.writing says who writes the log, Journal.hardening who syncs
 // it: one goroutine at a time each, holding no lock. Functions passed to
-// Update, Edit and Children run under Journal.mu and must call neither the
-// journal nor a draft. There are two goroutines, the keeper of the log and the
-// prover (which syncs content that waits); Close ends them and waits.
+// Children run under Journal.mu and must call neither the journal nor a draft.
+// There are two goroutines, the keeper of the log and the prover (which syncs
+// content that waits); Close ends them and waits.
 package journal

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -129,75 +128,6 @@ type Journal struct {
 // Problems tells what Open set aside and where, one line each.
 func (j *Journal) Problems() []string { return append([]string(nil), j.problems...) }
 
-// Put is Append of these entries, and Written.
-func (j *Journal) Put(es ...*Entry) error {
-	return j.Edit(func(func(uint64) *Entry) []*Entry { return es })
-}
-
-// Edit is Put of what fn returns, with nothing in between: get gives fn a copy
-// of an inode's entry or nil. An empty result changes nothing. fn runs under
-// the journal's lock and must not call the journal or a draft.
-func (j *Journal) Edit(fn func(get func(ino uint64) *Entry) []*Entry) error {
-	j.mu.Lock()
-	es := fn(func(ino uint64) *Entry { return j.index.items[ino].Clone() })
-	cs := make([]Change, len(es))
-	for i, e := range es {
-		if e == nil {
-			j.mu.Unlock()
-			return fmt.Errorf("%w: nil", ErrInvalid)
-		}
-		cs[i] = Change{Ino: e.Ino, Entry: e}
-	}
-	return j.appendUnlock(cs)
-}
-
-// appendUnlock appends under mu, gives mu up, and waits for the log.
-func (j *Journal) appendUnlock(cs []Change) error {
-	if len(cs) == 0 {
-		j.mu.Unlock()
-		return nil
-	}
-	seq, err := j.appendLocked(cs, nil)
-	j.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return j.Written(seq)
-}
-
-// Update edits an entry without making Rev grow: what the write-back learned.
-// fn runs under the journal's lock on a copy; returning false leaves the entry
-// as it was. Without an entry fn is not called and the result is nil. The
-// change is as durable as one by Put, and does not wake Changed.
-func (j *Journal) Update(ino uint64, fn func(*Entry) bool) error {
-	j.mu.Lock()
-	e := j.index.items[ino].Clone()
-	if e == nil || !fn(e) {
-		j.mu.Unlock()
-		return nil
-	}
-	e.Ino = ino
-	return j.appendUnlock([]Change{{Ino: ino, Entry: e, Progress: true}})
-}
-
-// Done removes the entry when its Rev is still rev; ok is false when it is
-// not, or there is none. The draft file goes with it unless a handle has it
-// open; then it stays until the last handle is closed, because what is
-// written meanwhile may be wanted again. Of an inode that is Removed it
-// goes at once, and its handles read and write a file without a name.
-func (j *Journal) Done(ino, rev uint64) (ok bool, err error) {
-	j.mu.Lock()
-	e := j.index.items[ino]
-	if e == nil || e.Rev != rev {
-		j.mu.Unlock()
-		return false, nil
-	}
-	if err := j.appendUnlock([]Change{{Ino: ino, Progress: true}}); err != nil {
-		return false, err
-	}
-	return true, nil
-}
-
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -224,16 +154,6 @@ func (j *Journal) Has(ino uint64) bool {
 func (j *Journal) Clone(ino uint64) (*Entry, bool) {
 	e, ok := j.Get(ino)
 	return e.Clone(), ok
-}
-
-// Peek calls fn with the inode's entry, which fn must not modify, if it has
-// one.
-func (j *Journal) Peek(ino uint64, fn func(*Entry)) bool {
-	e, ok := j.Get(ino)
-	if ok {
-		fn(e)
-	}
-	return ok
 }
 
 // Child returns the live (not Removed) entry that dir shows under a name whose

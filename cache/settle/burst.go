@@ -1,6 +1,10 @@
 package settle
 
-import "time"
+import (
+	"time"
+
+	"github.com/drivefs/drivefs/cache/tree"
+)
 
 // A closed file settles for Options.UploadDelay, since its name or content may
 // soon be another. Where many are new (a tree was copied in) that is idle time:
@@ -37,7 +41,7 @@ func (s *settling) first() *item {
 
 // settles notes an item that waits until at.
 func (q *queue) settles(it *item, at time.Time) {
-	if it.lane == laneSmall && it.node == "" && len(it.home) == 0 && at.Equal(it.due) && !q.s.o.Temporary(it.place.Name) {
+	if it.lane == laneSmall && it.node == "" && len(it.home) == 0 && at.Equal(it.due) && !tree.Temporary(it.place.Name) {
 		q.settling.add(it)
 	}
 }

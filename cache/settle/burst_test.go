@@ -2,7 +2,6 @@ package settle
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +15,6 @@ func TestBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := fast
 		o.UploadDelay = 4 * time.Second
-		o.Temporary = func(name string) bool { return strings.HasSuffix(name, ".tmp") }
 		w := newWorld(t, drivetest.Options{Latency: 50 * time.Millisecond}, o).run()
 		sent := func() int { return w.srv.Requests()["content.upload"] }
 		write := func(n int, suffix string) {

@@ -203,7 +203,7 @@ func (t *task) spoiled(n drive.Node) report {
 
 // overtaken: what was sent was replaced by somebody else at once.
 func (t *task) overtaken(n drive.Node) report {
-	if err := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); err != nil {
+	if err := t.nothingSent(); err != nil {
 		return t.fail(err)
 	}
 	if err := t.s.noteNode(n); err != nil {
@@ -294,10 +294,7 @@ func (t *task) overwrite(e *journal.Entry) report {
 	if in, err := t.inTrash(e); err != nil {
 		return t.fail(err)
 	} else if in {
-		if err := t.s.lost(t.ino, "its folder was removed on the drive while it was changed here"); err != nil {
-			return t.fail(err)
-		}
-		return report{kind: next}
+		return t.noted(t.s.lost(t.ino, "its folder was removed on the drive while it was changed here"))
 	}
 	n, err := t.get(e.NodeID)
 	if err != nil {

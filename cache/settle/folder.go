@@ -81,11 +81,7 @@ func (t *task) sending(e *journal.Entry, fn func(*journal.Entry)) (ok bool, err 
 }
 
 func (t *task) madeFolder(n drive.Node) report {
-	err := t.learn(n, func(e *journal.Entry) { e.Base, e.Sent = baseOf(n), nil })
-	if err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	return t.noted(t.learn(n, func(e *journal.Entry) { e.Base, e.Sent = baseOf(n), nil }))
 }
 
 // folderInTheWay settles a CreateFolder that met a node, or whose answer cannot
@@ -168,7 +164,7 @@ func sits(n drive.Node, parent, name string) bool {
 
 // nameTaken is taken for a POST, which a definite 409 leaves without effect.
 func (t *task) nameTaken(e *journal.Entry, cause error, parent, name string) report {
-	if err := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); err != nil {
+	if err := t.nothingSent(); err != nil {
 		return t.fail(err)
 	}
 	return t.taken(e, cause, parent, name)
@@ -180,14 +176,10 @@ func (t *task) freshLocalID(cause error) report {
 	if t.stale++; t.stale > 3 {
 		return t.failClearing(cause, true)
 	}
-	err := t.update(func(e *journal.Entry) bool {
+	return t.noted(t.update(func(e *journal.Entry) bool {
 		e.LocalID, e.Sent = newLocalID(), nil
 		return true
-	})
-	if err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	}))
 }
 
 // lookFolder settles a CreateFolder of unknown outcome. To the same place
@@ -211,8 +203,5 @@ func (t *task) lookFolder(e *journal.Entry) report {
 	case t.mayAppear(e.Sent):
 		return t.lookLater(e, nil)
 	}
-	if err := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	return t.noted(t.nothingSent())
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
+	"github.com/drivefs/drivefs/cache/tree"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -131,8 +132,8 @@ func (it *item) take(e *journal.Entry, o *Options) {
 	}
 	it.place = journal.Place{Parents: slices.Clone(e.Place.Parents), Name: e.Place.Name}
 	most := max(o.UploadDelay, time.Minute)
-	if o.Temporary(e.Place.Name) {
-		most = max(most, o.TemporaryDelay)
+	if tree.Temporary(e.Place.Name) {
+		most = max(most, tree.TemporaryDelay)
 	}
 	it.due, it.doubt = earlier(e.Due, it.since.Add(most)), e.Base.Doubted()
 	it.home, it.name = nil, ""

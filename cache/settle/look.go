@@ -182,12 +182,14 @@ func unsend(s *journal.Sent, until time.Time) *journal.Sent {
 	return &c
 }
 
+// nothingSent notes that no call may have an effect that is not known.
+func (t *task) nothingSent() error {
+	return t.update(func(e *journal.Entry) bool { e.Sent = nil; return true })
+}
+
 // forgetSent notes that the last call had no effect.
 func (t *task) forgetSent() report {
-	if err := t.update(func(e *journal.Entry) bool { e.Sent = unsend(e.Sent, time.Time{}); return true }); err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	return t.noted(t.update(func(e *journal.Entry) bool { e.Sent = unsend(e.Sent, time.Time{}); return true }))
 }
 
 // lookNew settles a POST of content whose outcome is not known (API §13.2):
@@ -278,14 +280,10 @@ func (t *task) appeared(e *journal.Entry, n drive.Node) report {
 		return t.stored(&content{draft: d, gen: e.Sent.Gen, size: e.Sent.Size}, n, e.Sent.MD5)
 	}
 	// An older generation arrived; it is ours, and what the next one begins from.
-	err := t.learn(n, func(e *journal.Entry) {
+	return t.noted(t.learn(n, func(e *journal.Entry) {
 		setContent(e.Base, n)
 		e.Sent = nil
-	})
-	if err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	}))
 }
 
 // lookOverwrite settles an overwrite whose outcome is not known. resend: it

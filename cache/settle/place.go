@@ -21,7 +21,7 @@ func (t *task) rename(e *journal.Entry, name string, last bool) report {
 	cancel()
 	switch {
 	case err == nil:
-		return t.placed(t.learn(n, func(e *journal.Entry) { e.Base.Name = name }))
+		return t.noted(t.learn(n, func(e *journal.Entry) { e.Base.Name = name }))
 	case errors.Is(err, drive.ErrPrecondition):
 		return t.rebase(e, err)
 	case errors.Is(err, drive.ErrNotFound), errors.Is(err, drive.ErrConflict):
@@ -74,7 +74,7 @@ func (t *task) move(e *journal.Entry, to, from string, last bool) report {
 		if !slices.Contains(n.Parents, to) {
 			n.Parents = parents // the answer lags behind what it answers
 		}
-		return t.placed(t.learn(n, func(e *journal.Entry) { e.Base.Parents = parents }))
+		return t.noted(t.learn(n, func(e *journal.Entry) { e.Base.Parents = parents }))
 	case errors.Is(err, drive.ErrNameExists):
 		if !last && !t.noMove {
 			t.noMove = true
@@ -122,13 +122,13 @@ func (t *task) removeParent(e *journal.Entry, parent string) report {
 		return t.nodeError(e, err)
 	}
 	n.Parents = slices.DeleteFunc(n.Parents, func(p string) bool { return p == parent })
-	return t.placed(t.learn(n, func(e *journal.Entry) {
+	return t.noted(t.learn(n, func(e *journal.Entry) {
 		e.Base.Parents = slices.DeleteFunc(e.Base.Parents, func(p string) bool { return p == parent })
 	}))
 }
 
-// placed is the end of a step that changed the node's place.
-func (t *task) placed(err error) report {
+// noted is the end of a step that had something to record.
+func (t *task) noted(err error) report {
 	if err != nil {
 		return t.fail(err)
 	}
@@ -142,12 +142,9 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 	if t.stale++; t.stale > 5 {
 		return t.fail(cause)
 	}
-	n, err := t.get(e.NodeID)
-	if err != nil {
-		return t.nodeError(e, err)
-	}
-	if !n.Live() {
-		return t.nodeGone(e, n.Version)
+	n, r, ok := t.nodeNow(e)
+	if !ok {
+		return r
 	}
 	same := n.Name == e.Base.Name && sameSet(n.Parents, e.Base.Parents) && n.ETag == e.Base.ETag
 	if same && t.stale > 1 {
@@ -161,7 +158,7 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 		return t.fail(err)
 	}
 	movesNode := wait != 0 || gone != 0 || !sameSet(ids, e.Base.Parents)
-	err = t.update(func(e *journal.Entry) bool {
+	return t.noted(t.update(func(e *journal.Entry) bool {
 		if e.Base == nil {
 			return false
 		}
@@ -175,11 +172,7 @@ func (t *task) rebase(e *journal.Entry, cause error) report {
 			e.Base.Parents = slices.Clone(n.Parents)
 		}
 		return true
-	})
-	if err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	}))
 }
 
 // unsure records that the node's place is about to change: a Base in doubt is
@@ -214,7 +207,7 @@ func (t *task) ascertain(e *journal.Entry) report {
 		return t.nodeGone(e, n.Version)
 	}
 	t.sure = true
-	return t.placed(t.standsAt(n))
+	return t.noted(t.standsAt(n))
 }
 
 // standsAt takes the node's place for the one the wish begins from.
@@ -237,17 +230,14 @@ func (t *task) resync(e *journal.Entry, cause error) report {
 	if t.stale++; t.stale > 5 {
 		return t.fail(cause)
 	}
-	n, err := t.get(e.NodeID)
-	if err != nil {
-		return t.nodeError(e, err)
-	}
-	if !n.Live() {
-		return t.nodeGone(e, n.Version)
+	n, r, ok := t.nodeNow(e)
+	if !ok {
+		return r
 	}
 	if n.Name == e.Base.Name && sameSet(n.Parents, e.Base.Parents) {
 		return t.fail(cause)
 	}
-	return t.placed(t.standsAt(n))
+	return t.noted(t.standsAt(n))
 }
 
 // taken settles a name conflict at the place the entry is wished to be.
@@ -337,7 +327,7 @@ func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
 			return t.overwrite(e)
 		}
 		if ok, err := t.sending(e, func(e *journal.Entry) { e.Draft, e.Sent = nil, nil }); err != nil || !ok {
-			return t.placed(err)
+			return t.noted(err)
 		}
 		e.Draft = nil
 	}
@@ -356,10 +346,7 @@ func (t *task) conflict(e *journal.Entry, why string) report {
 	if now, ok := t.entry(); !ok || now.Rev != e.Rev {
 		return report{kind: next}
 	}
-	if err := t.s.conflict(t.ino, why); err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	return t.noted(t.s.conflict(t.ino, why))
 }
 
 // nesting finds out whether the folder to is inside of e's node on the drive

@@ -179,14 +179,10 @@ func (t *task) untrash(e *journal.Entry) report {
 	if err != nil {
 		return t.nodeError(e, err)
 	}
-	err = t.learn(back, func(e *journal.Entry) {
+	return t.noted(t.learn(back, func(e *journal.Entry) {
 		e.Trashed = false
 		e.Base.Name, e.Base.Parents = back.Name, slices.Clone(back.Parents)
-	})
-	if err != nil {
-		return t.fail(err)
-	}
-	return report{kind: next}
+	}))
 }
 
 // unmask gives a node that was removed under a temporary name the name it was
@@ -222,10 +218,7 @@ func (t *task) lookRemoved(e *journal.Entry) report {
 	case err != nil:
 		return t.fail(err)
 	case v == ours, v == broken:
-		if err := t.learn(made, func(e *journal.Entry) { e.Base, e.Sent = baseOf(made), nil }); err != nil {
-			return t.fail(err)
-		}
-		return report{kind: next}
+		return t.noted(t.learn(made, func(e *journal.Entry) { e.Base, e.Sent = baseOf(made), nil }))
 	case t.mayAppear(e.Sent):
 		return t.lookLater(e, nil)
 	}

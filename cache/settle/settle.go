@@ -53,21 +53,19 @@ type Options struct {
 	// generation Entry.Sent, since somebody may be writing.
 	Uploaded func(ino uint64, n drive.Node, d *journal.Draft)
 
-	Uploads        int                    // most contents sent at once, 0 = 16
-	Calls          int                    // most metadata wishes settled at once, 0 = 8
-	UploadDelay    time.Duration          // how long removals wait for each other, and Entry.Due gives closed files; 0 = not at all
-	TemporaryDelay time.Duration          // … to files whose names Temporary tells, 0 = 10 min
-	Temporary      func(name string) bool // whether a new file's name will soon be another; nil = never
-	WaitPerGB      time.Duration          // how long to look for an upload of unknown outcome, per GiB, 0 = 3 min (API §13.2)
-	MinWait        time.Duration          // … at least, 0 = 30 s
-	AnswerWait     time.Duration          // how long an answer may take after the last byte, and a third of WaitPerGB more; then it is looked for; 0 = 20 s
-	Look           time.Duration          // between the first two looks, 0 = 2 s; grows to 60 s
-	Backoff        time.Duration          // unit of all back-off, 0 = 1 s (API §13.3)
-	MissingWait    time.Duration          // how long a 404 for a node that was there is in question when no poll comes, 0 = 2 min
-	StreamIdle     time.Duration          // how long an upload waits for the writer of a file that is open, 0 = 30 s
-	Seed           uint64                 // of the randomness in back-off, 0 = random
-	Device         string                 // tells this state directory from every other; "" = nothing does
-	Logger         *slog.Logger           // nil = discard
+	Uploads     int           // most contents sent at once, 0 = 16
+	Calls       int           // most metadata wishes settled at once, 0 = 8
+	UploadDelay time.Duration // how long removals wait for each other, and Entry.Due gives closed files; 0 = not at all
+	WaitPerGB   time.Duration // how long to look for an upload of unknown outcome, per GiB, 0 = 3 min (API §13.2)
+	MinWait     time.Duration // … at least, 0 = 30 s
+	AnswerWait  time.Duration // how long an answer may take after the last byte, and a third of WaitPerGB more; then it is looked for; 0 = 20 s
+	Look        time.Duration // between the first two looks, 0 = 2 s; grows to 60 s
+	Backoff     time.Duration // unit of all back-off, 0 = 1 s (API §13.3)
+	MissingWait time.Duration // how long a 404 for a node that was there is in question when no poll comes, 0 = 2 min
+	StreamIdle  time.Duration // how long an upload waits for the writer of a file that is open, 0 = 30 s
+	Seed        uint64        // of the randomness in back-off, 0 = random
+	Device      string        // tells this state directory from every other; "" = nothing does
+	Logger      *slog.Logger  // nil = discard
 }
 
 const (
@@ -86,12 +84,8 @@ func (o Options) withDefaults() Options {
 	o.AnswerWait = cmp.Or(o.AnswerWait, 20*time.Second)
 	o.Look = cmp.Or(o.Look, 2*time.Second)
 	o.Backoff = cmp.Or(o.Backoff, time.Second)
-	o.TemporaryDelay = cmp.Or(o.TemporaryDelay, 10*time.Minute)
 	o.MissingWait = cmp.Or(o.MissingWait, 2*time.Minute)
 	o.StreamIdle = cmp.Or(o.StreamIdle, 30*time.Second)
-	if o.Temporary == nil {
-		o.Temporary = func(string) bool { return false }
-	}
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64()
 	}

@@ -266,12 +266,9 @@ func (t *task) finish(e *journal.Entry, ids []string) report {
 	if !t.handed && !known {
 		// An earlier life made the calls and may have died before the mirror
 		// heard of them.
-		n, err := t.get(e.NodeID)
-		if err != nil {
-			return t.nodeError(e, err)
-		}
-		if !n.Live() {
-			return t.nodeGone(e, n.Version)
+		n, r, ok := t.nodeNow(e)
+		if !ok {
+			return r
 		}
 		if err := t.s.noteAnswer(t.ino, n); err != nil {
 			return t.fail(err)
@@ -485,10 +482,20 @@ func (t *task) back(e *journal.Entry) bool {
 
 // undo takes the wish back and tells those who wait.
 func (t *task) undo(e *journal.Entry, why error) report {
-	if err := t.s.refuse(t.ino, e.Rev, why); err != nil {
-		return t.fail(err)
+	return t.noted(t.s.refuse(t.ino, e.Rev, why))
+}
+
+// nodeNow is e's node as the drive has it now. ok=false: it is not live, or that is
+// not known, and r is the end of the step.
+func (t *task) nodeNow(e *journal.Entry) (n drive.Node, r report, ok bool) {
+	n, err := t.get(e.NodeID)
+	switch {
+	case err != nil:
+		return n, t.nodeError(e, err), false
+	case !n.Live():
+		return n, t.nodeGone(e, n.Version), false
 	}
-	return report{kind: next}
+	return n, report{}, true
 }
 
 // nodeError is the end of a task that could not get its node.
@@ -512,10 +519,7 @@ func (t *task) nodeGone(e *journal.Entry, version int64) report {
 	case e.Removed:
 		return t.done(e)
 	case e.Draft != nil:
-		if err := t.s.lost(t.ino, "it was removed on the drive while it was changed here"); err != nil {
-			return t.fail(err)
-		}
-		return report{kind: next}
+		return t.noted(t.s.lost(t.ino, "it was removed on the drive while it was changed here"))
 	}
 	return t.undo(e, fmt.Errorf("%w: removed by someone else", drive.ErrNotFound))
 }
@@ -611,7 +615,7 @@ func (t *task) parentTrouble(e *journal.Entry, parent string, err error) report 
 		return t.failClearing(err, e.NodeID == "") // lag; or a folder above it is in the trash
 	}
 	if e.NodeID == "" && e.Sent != nil {
-		if uerr := t.update(func(e *journal.Entry) bool { e.Sent = nil; return true }); uerr != nil {
+		if uerr := t.nothingSent(); uerr != nil {
 			return t.fail(uerr)
 		}
 	}
