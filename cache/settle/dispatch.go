@@ -73,17 +73,11 @@ func (q *queue) start(it *item, l lane) {
 	q.s.mu.Lock()
 	q.s.active[it.ino], q.s.limit = t, q.limits.uploads
 	q.s.mu.Unlock()
-	q.work.Add(1)
-	go func() {
-		defer q.work.Done()
-		q.reports <- t.runSafely()
-	}()
+	q.work.Go(func() { q.reports <- t.runSafely() })
 }
 
-// report takes in what a worker found.
-func (q *queue) report(r report) {
-	now := time.Now()
-	it := q.items[r.task.ino]
+// ended does the accounts of a worker that has ended.
+func (q *queue) ended(it *item, r *report, now time.Time) {
 	r.task.cancel()
 	it.task = nil
 	if r.task.live != nil {
@@ -103,7 +97,13 @@ func (q *queue) report(r report) {
 		q.probes++
 		q.probeAt = now.Add(min(q.s.after(q.probes), time.Minute))
 	}
+}
 
+// report takes in what a worker found.
+func (q *queue) report(r report) {
+	now := time.Now()
+	it := q.items[r.task.ino]
+	q.ended(it, &r, now)
 	it.final, it.remote, it.retry = r.final, r.remote, r.at
 	it.met = 0
 	if r.kind == waits && r.slot {
@@ -118,7 +118,7 @@ func (q *queue) report(r report) {
 		it.take(e, &q.s.o)
 		q.index(it)
 	}
-	if r.folder != "" {
+	if r.folder != "" && q.ctx.Err() == nil {
 		q.work.Go(func() { q.s.noteFolder(q.ctx, it.ino, r.folder) })
 	}
 	// Those who waited go first: what they still wait for is judged by what

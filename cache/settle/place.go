@@ -242,25 +242,15 @@ func (t *task) resync(e *journal.Entry, cause error) report {
 
 // taken settles a name conflict at the place the entry is wished to be.
 func (t *task) taken(e *journal.Entry, cause error, parent, name string) report {
-	id := nodeIDOf(cause)
-	if id == "" {
-		found, err := t.find(parent, name)
-		if err != nil {
-			return t.fail(err)
-		}
-		for _, n := range found {
-			if n.ID != e.NodeID {
-				id = n.ID
-			}
-		}
-		if id == "" {
-			return t.hidden(e, cause)
-		}
-	}
-	if id == e.NodeID {
-		if name == tempName(e) {
-			return t.fail(cause)
-		}
+	id, err := t.holder(e, cause, parent, name)
+	switch {
+	case err != nil:
+		return t.fail(err)
+	case id == "":
+		return t.hidden(e, cause)
+	case id == e.NodeID && name == tempName(e):
+		return t.fail(cause)
+	case id == e.NodeID:
 		// The service takes a name that differs in case only for taken by
 		// the node itself (API §5.5, unknown).
 		t.viaTemp = true
@@ -270,7 +260,7 @@ func (t *task) taken(e *journal.Entry, cause error, parent, name string) report 
 		return report{kind: next}
 	}
 	// Before the get: an entry that ends in between has moved the node first.
-	other, ok := t.s.j.ByNode(id)
+	other, _ := t.s.j.ByNode(id)
 	n, err := t.get(id)
 	switch {
 	case errors.Is(err, drive.ErrNotFound):
@@ -289,9 +279,9 @@ func (t *task) taken(e *journal.Entry, cause error, parent, name string) report 
 	case !sits(n, parent, name):
 		return t.fail(cause)
 	}
-	now, still := t.s.j.ByNode(id)
+	now, _ := t.s.j.ByNode(id)
 	for _, o := range []*journal.Entry{other, now} {
-		if o == other && !ok || o == now && !still || o.Ino == t.ino {
+		if o == nil || o.Ino == t.ino {
 			continue
 		}
 		if leaves, err := t.leaves(o, parent, name); err != nil {
@@ -301,6 +291,21 @@ func (t *task) taken(e *journal.Entry, cause error, parent, name string) report 
 		}
 	}
 	return t.foreign(e, n, cause)
+}
+
+// holder is the node that a conflict is about, as it names it or as the folder
+// shows it; "" = none is seen.
+func (t *task) holder(e *journal.Entry, cause error, parent, name string) (id string, err error) {
+	if id = nodeIDOf(cause); id != "" {
+		return id, nil
+	}
+	found, err := t.find(parent, name)
+	for _, n := range found {
+		if n.ID != e.NodeID {
+			id = n.ID
+		}
+	}
+	return id, err
 }
 
 // hidden: the name is taken by what cannot be seen. That is lag, for a while.
