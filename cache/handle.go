@@ -238,10 +238,10 @@ func (h *Handle) Allocate(ctx context.Context, off, n int64, keepSize bool) erro
 
 // Flush is close(2): when it returns, what was written is in the journal. It
 // never waits for the network, and nothing but the local disk can make it
-// fail. Who only reads closes nothing of what another is still writing: half
-// a file would go to the drive.
+// fail. Who only reads closes nothing of what another is still writing, or was
+// when drivefs was killed: half a file would go to the drive.
 func (h *Handle) Flush() error {
-	if !h.writable && h.f.Written() {
+	if !h.writable && (h.f.Written() || h.f.Unclosed()) {
 		return nil
 	}
 	return h.f.Commit()

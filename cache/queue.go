@@ -10,12 +10,14 @@ import (
 
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/tree"
 )
 
 // Queue is what the drive lacks, and how it goes on: the journal's entries with
 // what the write-back does about them. Its methods are safe for concurrent use.
 type Queue struct {
 	journal  *journal.Journal
+	tree     *tree.Tree
 	settler  *settle.Settler
 	paths    *paths
 	readOnly bool // nothing is sent: what an earlier mount left stays
@@ -46,7 +48,10 @@ type Waiting struct {
 	Path  string
 	Since time.Time // of its oldest part
 	For   string    // what it waits for, in words
-	Open  bool      // a new file whose writer has not closed it yet
+	Open  bool      // content that its writer has not closed; it is not sent
+	// Lost: … and cannot any more, since drivefs was killed: the next writer does,
+	// or SendUnclosed.
+	Lost bool
 }
 
 // Stats is how much the drive lacks.
@@ -69,6 +74,16 @@ func (q *Queue) Flush(ctx context.Context) ([]Failure, error) {
 		}
 	}
 	return fs, err
+}
+
+// SendUnclosed has content that no writer closed, because drivefs was killed
+// meanwhile, sent as if it had been; what a program has open for writing waits
+// for that. See Waiting.
+func (q *Queue) SendUnclosed() error {
+	if q.readOnly {
+		return nil
+	}
+	return q.tree.CloseUnclosed()
 }
 
 // Pause stops, or starts again, the sending of content. Names and places go on.
@@ -97,7 +112,7 @@ func (q *Queue) Oldest() (oldest time.Time) {
 }
 
 // Waiting gives the changes that wait longest, oldest first, up to n of them;
-// and all new files that are open still, whatever n is.
+// and all files that were not closed, whatever n is.
 func (q *Queue) Waiting(n int) []Waiting {
 	now := time.Now()
 	out := []Waiting{}
@@ -105,9 +120,14 @@ func (q *Queue) Waiting(n int) []Waiting {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Ino, b.Ino))
 	})
 	for i, e := range all {
-		if i < n || e.Open {
-			out = append(out, Waiting{Path: q.paths.wanted(e.Ino), Since: e.Since, For: waitsFor(e, now), Open: e.Open})
+		w := Waiting{Since: e.Since, For: waitsFor(e, now), Open: e.Open && !e.Removed}
+		if i >= n && !w.Open {
+			continue
 		}
+		if w.Path = q.paths.wanted(e.Ino); w.Open && !q.tree.Written(e.Ino) {
+			w.Lost, w.For = true, "its next writer, or drivefs flush: it was not closed when drivefs was killed"
+		}
+		out = append(out, w)
 	}
 	return out
 }
@@ -115,7 +135,7 @@ func (q *Queue) Waiting(n int) []Waiting {
 // waitsFor says why the drive does not have it yet.
 func waitsFor(e *journal.Entry, now time.Time) string {
 	switch {
-	case e.Open:
+	case e.Open && !e.Removed:
 		return "the program that writes it"
 	case e.Failed != "":
 		return "another try: " + e.Failed

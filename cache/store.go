@@ -41,6 +41,7 @@ type Options struct {
 	TempLinkThreshold  int64         // bytes; larger files are read by tempLink, 0 = never
 	UploadWaitPerGB    time.Duration // looking for an ambiguous upload, 0 = 3 min
 	UploadWait         time.Duration // … at least, 0 = 30 s
+	CommitAfter        time.Duration // when what is written to a file that stays open is safe from kill -9, 0 = 30 s
 	Backoff            time.Duration // unit of waiting before something is tried or looked for again, 0 = 1 s
 	MaxFileSize        int64         // bytes, 0 = 50,000 MiB (API §5.8)
 
@@ -134,7 +135,7 @@ func (s *Store) open(ctx context.Context) error {
 	s.props = newProperties(s.mirror, s.remote, s.log)
 	s.tree = tree.New(tree.Options{
 		Mirror: s.mirror, Journal: s.journal, NamesExact: s.o.NamesExact,
-		UploadDelay: func() time.Duration { return s.o.UploadDelay }, Hostname: s.o.Hostname, Owner: s.remote.Owner,
+		UploadDelay: func() time.Duration { return s.o.UploadDelay }, CommitAfter: s.o.CommitAfter, Hostname: s.o.Hostname, Owner: s.remote.Owner,
 		Conflict: s.events.conflicted, Rescued: s.events.rescued, Drafted: func(ino uint64) { s.filler.add(ino, fillDelay) },
 		Logger: s.log,
 	})
@@ -153,7 +154,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.openWriteBack(); err != nil {
 		return err
 	}
-	s.queue = Queue{journal: s.journal, settler: s.settler, paths: &s.paths, readOnly: s.o.ReadOnly}
+	s.queue = Queue{journal: s.journal, tree: s.tree, settler: s.settler, paths: &s.paths, readOnly: s.o.ReadOnly}
 	s.feed = Feed{mirror: s.mirror, intake: s.intake, lister: s.lister, settler: s.settler}
 	if err := s.openRoot(ctx); err != nil {
 		return err
@@ -284,6 +285,7 @@ func (s *Store) Run(ctx context.Context) error {
 		return nil
 	}
 	helpers.Go(func() { s.filler.run(ctx) })
+	helpers.Go(func() { s.tree.CommitOpen(ctx) })
 	return s.settler.Run(ctx)
 }
 

@@ -782,8 +782,8 @@ func (w *modelTest) remount() {
 	w.look()
 }
 
-// kill goes on after a crash: what was never closed is gone, what was written
-// and not closed may be there or not.
+// kill goes on after a crash: what was never closed, and what was written and
+// not closed, may be there or not.
 func (w *modelTest) kill() {
 	before := w.inos()
 	w.did("crash")
@@ -792,13 +792,21 @@ func (w *modelTest) kill() {
 		o.h.Release() // of the Store that is gone
 	}
 	w.open = nil
+	if err := w.s.Queue().SendUnclosed(); err != nil {
+		w.fail("sending what was not closed: %v", err)
+	}
 	for _, m := range w.all(isFile) {
+		kept := m.born
+		if !kept {
+			_, err := w.s.Resolve(ctx, m.path())
+			kept = err == nil
+		}
 		switch {
-		case !m.born:
+		case !kept:
 			for _, dir := range slices.Clone(m.in) {
 				w.detach(m, dir)
 			}
-		case m.dirty:
+		case m.dirty || !m.born:
 			// Which of the two it is shows when the drive has it.
 			w.awaitSynced(m)
 			e := w.entry(m)
@@ -810,7 +818,7 @@ func (w *modelTest) kill() {
 				w.fail("reading %s after the crash: %v", m.path(), err)
 			}
 			h.Release()
-			m.closed, m.dirty, m.mtime = slices.Clone(m.now), false, time.Time{}
+			m.closed, m.born, m.dirty, m.mtime = slices.Clone(m.now), true, false, time.Time{}
 			m.past = append(m.past, string(m.closed))
 		}
 	}

@@ -49,8 +49,8 @@ func newBare(t testing.TB, do drivetest.Options, set func(*cache.Options)) *bare
 	b.o = cache.Options{
 		StateDir: filepath.Join(b.base, "state"), CacheDir: filepath.Join(b.base, "cache"),
 		Memory: 16 << 20, Disk: 64 << 20, Hostname: "here",
-		UploadDelay: 3 * time.Millisecond,
-		UploadWait:  2 * time.Second, Backoff: 3 * time.Millisecond,
+		UploadDelay: 3 * time.Millisecond, CommitAfter: 20 * time.Millisecond,
+		UploadWait: 2 * time.Second, Backoff: 3 * time.Millisecond,
 	}
 	if testing.Verbose() {
 		l := &testLog{t: t}

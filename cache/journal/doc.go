@@ -13,6 +13,8 @@
 //     draft's bytes are in its file when WriteAt returns. Append itself only
 //     changes memory; what cannot be written is taken back, with all that was
 //     appended after it.
+//   - What is recorded of a file that is open (Intent.Open) is kept like any
+//     other content, and stays open: the write-back does not send it.
 //   - Power failure loses nothing that was synced: Commit, Append and Written,
 //     then Draft.Sync, then Journal.Sync. That content stays, with its file,
 //     until newer content is synced or the drive has it, whatever is closed

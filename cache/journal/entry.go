@@ -51,8 +51,9 @@ type Intent struct {
 	Mtime   time.Time
 	Created time.Time
 
-	// Open is set while a new file has never been closed: it shows in the
-	// mount, and is not sent; after a crash its bytes are set aside.
+	// Open is set while no writer has closed the content: it shows in the
+	// mount, and is not sent. After a crash it stays so, if there is a Draft;
+	// a new file that has none is dropped, and its bytes are set aside.
 	Open bool
 
 	Since time.Time // of the oldest change that is not on the drive

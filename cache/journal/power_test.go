@@ -72,8 +72,8 @@ func (w *powerWork) entry(name string) *Entry {
 }
 
 // save replaces or extends the content of a file and closes it; with sync it
-// calls fsync before.
-func (w *powerWork) save(name, data string, add, sync bool) {
+// calls fsync before, with slow half of it is recorded while it is open.
+func (w *powerWork) save(name, data string, add, sync, slow bool) {
 	e := w.entry(name)
 	d := must(w.j.OpenDraft(e.Ino, nil))
 	before := make([]byte, d.Size())
@@ -89,10 +89,13 @@ func (w *powerWork) save(name, data string, add, sync bool) {
 	now := string(before) + data
 	w.mark(func(x *expect) { x.ever[name] = append(x.ever[name], now); x.power[name] = append(x.power[name], now) })
 	for i := range len(data) { // byte by byte, so that there is something to tear
+		if slow && i == len(data)/2 {
+			w.record(name, e, d, now[:len(before)+i], now)
+		}
 		must(d.WriteAt([]byte(data[i:i+1]), int64(len(before)+i)))
 	}
 	st := d.Commit()
-	e.Draft = &st
+	e.Draft, e.Open = &st, false
 	put(w.t, w.j, e)
 	w.mark(func(x *expect) { x.kill[name] = now; delete(x.gone, name) })
 	if sync {
@@ -107,6 +110,22 @@ func (w *powerWork) save(name, data string, add, sync bool) {
 	if err := d.Close(); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// record makes half of now the content of the file that is open.
+func (w *powerWork) record(name string, e *Entry, d *Draft, half, now string) {
+	w.mark(func(x *expect) {
+		x.ever[name] = append(x.ever[name], half)
+		x.power[name] = append(x.power[name], half)
+	})
+	st := d.Commit()
+	e.Draft, e.Open = &st, true
+	put(w.t, w.j, e)
+	w.mark(func(x *expect) {
+		x.ever[name] = append(x.ever[name], now)
+		x.kill[name] = half
+		delete(x.gone, name)
+	})
 }
 
 // cut shortens a file in place and closes it.
@@ -163,9 +182,9 @@ func (w *powerWork) run(steps int) {
 		case 2:
 			w.cut(name)
 		case 3:
-			w.save(name, data, true, w.rng.IntN(2) == 0)
+			w.save(name, data, true, w.rng.IntN(2) == 0, w.rng.IntN(2) == 0)
 		default:
-			w.save(name, data, false, w.rng.IntN(2) == 0)
+			w.save(name, data, false, w.rng.IntN(2) == 0, w.rng.IntN(2) == 0)
 		}
 	}
 }

@@ -110,18 +110,14 @@ func (r *recovery) asideDraft(name, shown, why string) {
 }
 
 // checkDrafts drops the content wishes that cannot be fulfilled, and the new
-// files that were never closed.
+// files of which nothing was recorded.
 func (r *recovery) checkDrafts() {
 	j := r.j
 	for _, ino := range j.index.inos.all() {
 		e := j.index.items[ino]
 		switch {
-		case e.Open:
-			// scanDrafts has put an unrecorded draft aside.
-			if e.Draft != nil {
-				r.asideContent(e, "it was never closed")
-			}
-			r.replace(ino, nil)
+		case e.Open && e.Draft == nil:
+			r.replace(ino, nil) // scanDrafts has put its draft aside
 		case e.Draft != nil:
 			if why := r.damaged(e.Ino, e.Draft); why != "" {
 				r.salvage(e, why)
@@ -295,7 +291,7 @@ func (r *recovery) dropContent(e *Entry) {
 		return
 	}
 	c := e.Clone()
-	c.Draft, c.Sent = nil, nil
+	c.Draft, c.Sent, c.Open = nil, nil, false
 	c.Rev++
 	r.replace(e.Ino, c)
 }

@@ -35,6 +35,8 @@
 //   - Content of others is never overwritten or trashed unseen: the node is
 //     got fresh before an overwrite and before a trash, and a folder is
 //     trashed only after a listing found nothing in it but what was removed.
+//   - Content that no writer has closed is never sent, but for a stream, which does
+//     not end before the close. Its file gets its name and place meanwhile.
 //   - Bytes that were never written are never sent: content whose base is gone
 //     is no content (baseLost).
 //   - Times of the journal are waited for no longer than the longest legal wait

@@ -27,7 +27,7 @@ func (q *queue) flush(f *flush) {
 			it.haste = e.Rev
 		}
 		q.look(ino)
-		if it.open && it.task == nil || it.streaming() {
+		if it.streaming() {
 			q.settled(ino, nil)
 		}
 	}

@@ -149,7 +149,7 @@ func (it *item) take(e *journal.Entry, o *Options) {
 		it.home, it.name = []string{e.Sent.ParentID}, e.Sent.Name
 	}
 	it.lane = laneCalls
-	if e.Draft != nil && !e.Removed && !contentDone(e) {
+	if e.Draft != nil && !e.Open && !e.Removed && !contentDone(e) {
 		it.lane = laneLarge
 		if e.Draft.Size < smallFile {
 			it.lane = laneSmall

@@ -39,8 +39,8 @@ func (q *queue) settlePlace(it *item) {
 	if q.placeStream(it, now) {
 		return
 	}
-	if it.open && !it.removed {
-		q.park(it)
+	if it.open && !it.removed && !q.wantsPlace(it) {
+		q.parkOpen(it)
 		return
 	}
 	if at := q.dueAt(it, now); at.After(now) {
@@ -53,6 +53,21 @@ func (q *queue) settlePlace(it *item) {
 		return
 	}
 	q.enqueue(it)
+}
+
+// wantsPlace tells whether the node of it belongs elsewhere.
+func (q *queue) wantsPlace(it *item) bool {
+	return it.node != "" && (it.name != it.place.Name || q.moves(it))
+}
+
+// parkOpen lets content wait for its close, which a flush is as little about as
+// what waits for it.
+func (q *queue) parkOpen(it *item) {
+	q.park(it)
+	q.settled(it.ino, nil)
+	for dep := range q.deps[it.ino] {
+		q.settled(dep.ino, nil)
+	}
 }
 
 // blocker finds an entry that must be worked on before this one, 0 = none;
@@ -273,7 +288,7 @@ func (q *queue) blockOrDetour(it *item, on uint64, slot, told bool) {
 	switch {
 	case last == nil:
 	case last != it:
-		if last.open && !last.removed {
+		if last.open && last.state == parked {
 			q.settled(it.ino, nil) // as little meant by a flush as the file it waits for
 		}
 		if last.err != nil && last.final && last.state == timed {

@@ -70,8 +70,8 @@ func plan(e *journal.Entry, f *facts) step {
 		return step{do: remove}
 	case e.Trashed:
 		return step{do: untrash}
-	case e.Open:
-		return step{}
+	case e.Open && e.NodeID == "":
+		return step{} // the queue parks it
 	case e.NodeID == "" && e.Folder && e.Sent != nil:
 		return step{do: lookFolder}
 	case e.NodeID == "" && e.Folder:
@@ -91,7 +91,7 @@ func plan(e *journal.Entry, f *facts) step {
 	}
 	s := planPlace(e, f)
 	switch {
-	case s.do != idle, f.detour, !f.sent && f.light:
+	case s.do != idle, f.detour, e.Open, !f.sent && f.light:
 		return s
 	case !f.sent:
 		return step{do: overwrite}

@@ -49,6 +49,8 @@ func TestPlan(t *testing.T) {
 		{"removed and in the trash", []set{removed, trashed}, step{do: remove}},
 		{"in the trash and wanted", []set{trashed, named("b")}, step{do: untrash}},
 		{"being written", []set{fresh, open}, step{}},
+		{"being written over the drive's", []set{open, unsent}, step{}},
+		{"… and renamed", []set{open, unsent, named("b")}, step{do: rename, name: "b", last: true}},
 		{"new", []set{fresh}, step{do: makeFile}},
 		{"new, no answer", []set{fresh, tried}, step{do: lookFile}},
 		{"new folder", []set{fresh, folder}, step{do: makeFolder}},

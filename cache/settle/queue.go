@@ -328,7 +328,7 @@ func (q *queue) block(it *item, on uint64, slot, told bool) {
 
 func (q *queue) enqueue(it *item) {
 	q.setState(it, ready)
-	if it.lane != laneCalls && it.node != "" && (it.name != it.place.Name || q.moves(it)) {
+	if it.lane != laneCalls && q.wantsPlace(it) {
 		it.lane = laneCalls // its place first, which needs not wait for uploads to end
 	}
 	q.lanes[it.lane].push(laneSlot{it, it.turn})

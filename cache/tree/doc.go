@@ -39,6 +39,10 @@
 //   - An inode number never means another object.
 //   - An entry finds its node and its folders without the mirror (bind.go).
 //   - One name shows one file, for listing, lookup and every change alike.
+//   - What a program writes to a file that it keeps open is in the journal after
+//     CommitAfter, as content that nobody has closed (CommitOpen). A writer's close
+//     or fsync, and nothing else, makes it content to be sent; CloseUnclosed stands
+//     for the close that a crash prevented.
 //   - Gen of an inode grows when its content was changed elsewhere, and never
 //     while a draft pins the version: from the first write, not from the open.
 //     It neither changes nor comes again with other bytes when a file takes

@@ -25,11 +25,14 @@ type files struct {
 	mu   sync.Mutex
 	open map[fileKey]*File
 	pins map[uint64]*File // the file whose draft is what the inode shows
+
+	wrote chan struct{} // one slot: a file has something that the journal lacks
 }
 
 func (t *files) init() {
 	t.open = map[fileKey]*File{}
 	t.pins = map[uint64]*File{}
+	t.wrote = make(chan struct{}, 1)
 }
 
 func (t *files) get(ino, gen uint64) *File {
@@ -141,7 +144,6 @@ type File struct {
 	mu sync.Mutex
 	// version, guarded by mu, is whose bytes fill what the draft lacks.
 	version chunk.Version
-	fresh   bool // guarded by mu: a new file that was never closed
 
 	// base, guarded by Tree.mu, is the drive's content that the local bytes
 	// began from.
@@ -151,6 +153,7 @@ type File struct {
 	closed   atomic.Pointer[int64]         // the size it had when the last handle was released; nil = open
 	place    atomic.Pointer[journal.Place] // where it was last seen
 	mtime    atomic.Int64                  // ns; 0 = not touched here
+	unsaved  atomic.Int64                  // ns, of the first write that the journal lacks; 0 = it has all
 	mode     atomic.Uint32                 // ModeSet|bits; 0 = not touched here
 	gone     atomic.Bool                   // removed here: nothing of it goes to the drive
 	streamed atomic.Bool                   // its upload began while it was written
@@ -181,7 +184,11 @@ func (f *File) Version() chunk.Version {
 func (f *File) Gone() bool { return f.gone.Load() }
 
 // Touch notes a write at this moment.
-func (f *File) Touch() { f.mtime.Store(time.Now().UnixNano()) }
+func (f *File) Touch() {
+	now := time.Now().UnixNano()
+	f.mtime.Store(now)
+	f.noteUnsaved(now)
+}
 
 // SetStreamed notes that its upload may begin before it is closed.
 func (f *File) SetStreamed() { f.streamed.Store(true) }
@@ -283,7 +290,6 @@ func (v View) openFile(ino, gen uint64, flags uint32, d *journal.Draft) (f *File
 		if d == nil {
 			return nil, true, nil
 		}
-		f.fresh = e.Open
 		f.version = BaseVersion(e.Draft, n.Name)
 		if e.Base != nil {
 			f.base = *e.Base
@@ -392,6 +398,12 @@ func (f *File) Written() bool {
 	return f.writers > 0
 }
 
+// Written tells whether what ino shows is open for writing.
+func (t *Tree) Written(ino uint64) bool {
+	f := t.files.pinned(ino)
+	return f != nil && f.Written()
+}
+
 // part ends that f is what its inode shows, unless it is open for writing.
 func (t *files) part(f *File) bool {
 	t.mu.Lock()
@@ -475,30 +487,9 @@ func (f *File) Truncate(size int64) error {
 	return nil
 }
 
-// Commit puts what was written into the journal; nothing to do when nothing
-// is new. It waits for the local disk alone.
-func (f *File) Commit() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	d := f.draft.Load()
-	if d == nil || f.gone.Load() || !d.Dirty() && !f.fresh {
-		return nil
-	}
-	st := d.Commit()
-	err := f.t.Change(func(tx *Tx) error {
-		tx.FromKernel()
-		return tx.content(f, &st)
-	})
-	if err != nil {
-		d.Abort(st)
-		return err
-	}
-	f.fresh = false
-	return nil
-}
-
-// content wants the drive to have the draft state st of f.
-func (tx *Tx) content(f *File, st *journal.DraftState) error {
+// content wants the drive to have the draft state st of f; not before it is
+// closed, when it is open.
+func (tx *Tx) content(f *File, st *journal.DraftState, open bool) error {
 	_, had := tx.Entry(f.Ino)
 	e, err := tx.Edit(f.Ino)
 	switch {
@@ -519,7 +510,7 @@ func (tx *Tx) content(f *File, st *journal.DraftState) error {
 		// told since: the write-back finds the conflict by this.
 		e.Base.Content, e.Base.MD5, e.Base.Size = f.base.Content, f.base.MD5, f.base.Size
 	}
-	e.Draft, e.Open = st, false
+	e.Draft, e.Open = st, open
 	if m := f.mtime.Load(); m != 0 {
 		e.Mtime = time.Unix(0, m)
 	}

@@ -55,7 +55,7 @@ func (tx *Tx) Create(ino, dir uint64, driveName, shown string, flags, mode uint3
 	e.Open = true
 	tx.Put(e)
 	n := tx.fromEntry(e)
-	f = &File{t: tx.t, Ino: ino, Opened: n.Attr(), fresh: true}
+	f = &File{t: tx.t, Ino: ino, Opened: n.Attr()}
 	place := e.Place
 	f.place.Store(&place)
 	f.draft.Store(d)
@@ -63,6 +63,7 @@ func (tx *Tx) Create(ino, dir uint64, driveName, shown string, flags, mode uint3
 	f.mtime.Store(e.Mtime.UnixNano())
 	tx.after = append(tx.after, func() []Effect {
 		tx.t.files.add(f, flags)
+		f.noteUnsaved(e.Mtime.UnixNano())
 		return nil
 	})
 	return f, nil
@@ -129,7 +130,7 @@ func (tx *Tx) leave(e *journal.Entry, n *Inode, dir uint64) {
 // file; it is the one it was moved away from when a new file stands there: that
 // is how many editors save.
 func (tx *Tx) remove(e *journal.Entry, at journal.Vacated) {
-	e.Removed, e.Open = true, false
+	e.Removed, e.Open = true, e.Open && e.Draft != nil
 	tx.settle(e)
 	if m, ok := tx.t.moved[e.Ino]; ok && at.Dir != 0 && time.Since(m.at) < movedFor {
 		was := journal.Vacated{Dir: m.Dir, Name: mirror.Fold(m.Name)}
@@ -408,7 +409,7 @@ func (tx *Tx) replace(e *journal.Entry, src, dst *Inode, ndir uint64, parents []
 		// The first is where the node would be made, should it come to that.
 		parents = append([]uint64{ndir}, slices.DeleteFunc(slices.Clone(dst.Parents), func(p uint64) bool { return p == ndir })...)
 	}
-	d.Removed, d.Open = true, false
+	d.Removed, d.Open = true, d.Open && d.Draft != nil
 	d.Due = time.Now() // its name is wanted
 	d.Failed, d.Attempts, d.RetryAt = "", 0, time.Time{}
 	d.Vacated, d.ReplacedBy = journal.Vacated{}, 0

@@ -21,6 +21,7 @@ type Options struct {
 	UploadDelay func() time.Duration // how long a closed file settles; nil = not at all
 	Hostname    string               // in names of conflict copies
 	Owner       func() string        // owner name of our own properties, "" while unknown
+	CommitAfter time.Duration        // when what is written to a file that stays open is put into the journal: see CommitOpen; 0 = 30 s
 	// Conflict hears of a file that was given a conflict name because news from
 	// the drive took its own; nil = nobody does. Called with no lock held.
 	Conflict func(ino uint64, name string)
@@ -82,6 +83,9 @@ func New(o Options) *Tree {
 	}
 	if t.o.UploadDelay == nil {
 		t.o.UploadDelay = func() time.Duration { return 0 }
+	}
+	if t.o.CommitAfter == 0 {
+		t.o.CommitAfter = 30 * time.Second
 	}
 	t.files.init()
 	t.journal.SetRollback(t.rollback)

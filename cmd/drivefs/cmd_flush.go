@@ -21,7 +21,8 @@ func newFlush(p *program) *cobra.Command {
 		Example: "  drivefs flush ~/Drive && echo safe",
 	}
 	cmd.Long = "Start everything that is pending at once, also what is settling or was to be tried again later, and return when it\n" +
-		"is on the drive. What fails is listed, and so are new files that a program has open still: exit code 6."
+		"is on the drive. What fails is listed, and so are files that a program has written and has open still: exit code 6. What programs had open when drivefs\n" +
+		"was killed goes up too."
 	mountVerb(p, cmd, 0, func(ctx context.Context, _ *config.Config, m *control.Client, _ string) error {
 		return runFlush(ctx, p, m, closed, asJSON)
 	})

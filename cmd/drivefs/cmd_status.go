@@ -207,8 +207,11 @@ func writeStatus(w io.Writer, s *control.Status, now time.Time, c colours) error
 	} else {
 		row("uploads", "%s pending (%s), %d active, %d failed", show.Count(u.Pending, "change"), show.Size(u.PendingBytes), u.Active, len(u.Failed))
 	}
-	for _, w := range s.Uploads.Oldest {
-		row("", "%s waits for %s (%s)", w.Path, w.WaitsFor, show.Ago(w.Since, now))
+	waiting := append(slices.Clone(s.Uploads.Unclosed), s.Uploads.Oldest...) // what waits for the user first
+	for i, w := range waiting {
+		if !slices.Contains(waiting[:i], w) {
+			row("", "%s waits for %s (%s)", w.Path, w.WaitsFor, show.Ago(w.Since, now))
+		}
 	}
 	if s.Limits.Paused {
 		row("", "%spaused%s: nothing new is sent until drivefs limit --resume", c.bad, c.end)

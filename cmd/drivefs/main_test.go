@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(asProgram) != "" {
 		mountd.FirstMount = 3 * time.Second
+		if d, err := time.ParseDuration(os.Getenv(commitAfter)); err == nil {
+			mountd.CommitAfter = d
+		}
 		if path := os.Getenv(asleepFile); path != "" {
 			mountd.Asleep = asleepByFile(path)
 		}

@@ -59,7 +59,8 @@ func TestStatusForPeople(t *testing.T) {
 		Remote: control.Remote{State: "auth-required", Since: now.Add(-time.Minute), Error: "invalid_grant"},
 		Mirror: control.Mirror{Nodes: 12345, CheckpointAge: -1},
 		Uploads: control.Uploads{Pending: 2, PendingBytes: 5 << 20, Active: 1,
-			Oldest:    []control.Waiting{{Path: "/c", Since: now.Add(-time.Minute), WaitsFor: "its turn"}},
+			Oldest:    []control.Waiting{{Path: "/c", Since: now.Add(-time.Minute), WaitsFor: "its turn"}, {Path: "/log", Since: now.Add(-time.Minute), WaitsFor: "its next writer"}},
+			Unclosed:  []control.Waiting{{Path: "/log", Since: now.Add(-time.Minute), WaitsFor: "its next writer"}},
 			Failed:    []control.Failure{{Path: "/a", Error: "the drive is full", RetryAt: now.Add(time.Minute)}},
 			Transfers: []control.Transfer{{Path: "/b", Op: "upload", Sent: 1 << 20, Size: 4 << 20, Rate: 1 << 20}}},
 		Cache:    control.Cache{Hits: 3, Misses: 1},
@@ -71,6 +72,7 @@ func TestStatusForPeople(t *testing.T) {
             invalid_grant
   mirror    12,345 nodes, still loading, never read to its end
   uploads   2 changes pending (5.0 MiB), 1 active, 1 failed
+            /log waits for its next writer (60 seconds ago)
             /c waits for its turn (60 seconds ago)
             upload /b 25 % of 4.0 MiB, 1.0 MiB/s, 3s left
             failed /a: the drive is full (tried again in 60 seconds)

@@ -54,6 +54,9 @@ type Uploads struct {
 	Transfers    []Transfer `json:"transfers"`
 	Uploaded     int64      `json:"uploaded_bytes"` // since the start
 	Oldest       []Waiting  `json:"oldest"`         // the changes that wait longest, ten at most
+	// Unclosed are the files that a program had open when drivefs was killed: what
+	// is here of them is sent by their next writer's close, or flush.
+	Unclosed []Waiting `json:"unclosed"`
 	// OldestAge is how long the oldest pending change waits; 0 = none is pending.
 	OldestAge float64 `json:"oldest_age_seconds"`
 }
@@ -155,7 +158,7 @@ type UnmountResult struct {
 // FlushResult is what is not on the drive.
 type FlushResult struct {
 	Failed []Failure `json:"failed"`
-	Open   []string  `json:"open"` // new files that programs have not closed yet
+	Open   []string  `json:"open"` // files that programs write and have not closed yet
 }
 
 // RenameRequest is a path in the mount ("/a/b") and its new last element.

@@ -66,7 +66,7 @@ func (m *mount) status() control.Status {
 		Mirror: control.Mirror{Nodes: s.Nodes, Complete: s.Complete, CheckpointAge: -1},
 		Uploads: control.Uploads{
 			Pending: s.Pending, PendingBytes: s.Bytes, Active: len(s.Active), Uploaded: uploaded,
-			Failed: failures(s.Failed), Transfers: transfers(s.Active), Oldest: []control.Waiting{},
+			Failed: failures(s.Failed), Transfers: transfers(s.Active), Oldest: []control.Waiting{}, Unclosed: []control.Waiting{},
 		},
 		Limits:    m.limits(),
 		OpenFiles: s.Open,
@@ -100,8 +100,12 @@ func (m *mount) status() control.Status {
 		out.Problems = append(out.Problems, exit.Message(err))
 	}
 	for _, w := range m.store.Queue().Waiting(mostOldest) {
+		x := control.Waiting{Path: w.Path, Since: w.Since, WaitsFor: m.waitsFor(w)}
 		if len(out.Uploads.Oldest) < mostOldest {
-			out.Uploads.Oldest = append(out.Uploads.Oldest, control.Waiting{Path: w.Path, Since: w.Since, WaitsFor: m.waitsFor(w)})
+			out.Uploads.Oldest = append(out.Uploads.Oldest, x)
+		}
+		if w.Lost {
+			out.Uploads.Unclosed = append(out.Uploads.Unclosed, x)
 		}
 	}
 	for _, r := range s.Chunks.Streams {
@@ -191,6 +195,9 @@ func (m *mount) answerRefresh(ctx context.Context, _ none, _ control.Emit) (any,
 func (m *mount) answerFlush(ctx context.Context, _ none, emit control.Emit) (any, error) {
 	m.account.Tokens.Reload()
 	m.account.Client.Wake()
+	if err := m.store.Queue().SendUnclosed(); err != nil {
+		return nil, fmt.Errorf("sending what was not closed when drivefs was killed: %w", err)
+	}
 	why := ""
 	failed := m.drain(ctx, func(p control.Progress) { emit(control.Event{Progress: &p}) }, func() bool {
 		why = m.futile(&ending{})

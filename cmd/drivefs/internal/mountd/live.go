@@ -181,7 +181,20 @@ func (m *mount) end(e *ending, first, second context.Context) error {
 		m.await(e, first, second) // what was closed since the first time
 		e.pending = m.store.Queue().Stats().Pending
 	}
+	if n := m.unclosed(); n > 0 && e.why == "" {
+		e.why = "of these, " + show.Count(n, "file") + " not closed when drivefs was killed: drivefs flush sends that"
+	}
 	return nil
+}
+
+// unclosed is how many files nobody will close.
+func (m *mount) unclosed() (n int) {
+	for _, w := range m.store.Queue().Waiting(0) {
+		if w.Lost {
+			n++
+		}
+	}
+	return n
 }
 
 // release takes the mount from its place.

@@ -41,7 +41,9 @@ import (
 // How long starting takes at most. Tests are less patient.
 var (
 	FirstMount = 30 * time.Second // to hear from the drive when nothing is known yet
-	probeTime  = 3 * time.Second  // to hear that the token is refused when there is a mirror
+	// CommitAfter is cache.Options.CommitAfter, for tests too.
+	CommitAfter time.Duration
+	probeTime   = 3 * time.Second // to hear that the token is refused when there is a mirror
 )
 
 // Options of Run.
@@ -427,7 +429,7 @@ func (m *mount) storeOptions(root string) cache.Options {
 		Memory: m.c.CacheMemory, Disk: m.c.CacheDisk,
 		ReadOnly: m.c.ReadOnly, NamesExact: m.c.NamesExact, RootPath: root,
 		Uploads: m.c.Uploads, Downloads: m.c.Downloads,
-		UploadDelay: m.c.UploadDelay, FsyncDrive: m.c.FsyncDrive,
+		UploadDelay: m.c.UploadDelay, CommitAfter: CommitAfter, FsyncDrive: m.c.FsyncDrive,
 		TempLinkThreshold: m.c.TempLinkThreshold, UploadWaitPerGB: m.c.UploadWaitPerGB,
 		MaxFileSize: m.c.MaxFileSize, Control: m.socket, Logger: m.log,
 	}
