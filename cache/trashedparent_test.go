@@ -12,7 +12,7 @@ import (
 // one above it went to the trash is made at once where that is made again; of
 // what was refused nothing can come that would have to be waited for.
 func TestMkdirRefusedWithItsParent(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour; o.CallTimeout = time.Microsecond }) // no call waits
+	w := newWorld(t, func(o *Options) { o.UploadDelay = time.Hour })
 	w.put("/d/old", "base")
 	w.poll()
 	if _, err := w.other.Trash(w.id("/d")); err != nil {

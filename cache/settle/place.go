@@ -336,7 +336,7 @@ func (t *task) foreign(e *journal.Entry, n drive.Node, cause error) report {
 		}
 		e.Draft = nil
 	}
-	if e.Draft == nil && t.s.awaited(t.ino, e.Rev) && t.back(e) {
+	if e.Draft == nil && t.s.awaited(t.ino, e.Rev) && t.back(e) && t.s.promise(t.ino, e.Rev) {
 		return t.undo(e, cause)
 	}
 	what := "a file"

@@ -187,6 +187,10 @@ type Waiter struct {
 	after uint64      // the wish comes after this one
 	rev   uint64      // guarded by s.mu; 0 = the wish is not there yet
 	done  chan answer // one slot
+	// promised, guarded by s.mu: the wish is being taken back, and this one is
+	// told of it however late it is; freed: it is not after all.
+	promised bool
+	freed    chan struct{} // one slot
 }
 
 type answer struct {
@@ -206,7 +210,7 @@ func (s *Settler) Expect(ino uint64) *Waiter {
 }
 
 func (s *Settler) expect(ino, after uint64) *Waiter {
-	w := &Waiter{s: s, ino: ino, after: after, done: make(chan answer, 1)}
+	w := &Waiter{s: s, ino: ino, after: after, done: make(chan answer, 1), freed: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiters[ino] = append(s.waiters[ino], w)
@@ -239,16 +243,33 @@ func (w *Waiter) Wait(ctx context.Context, rev uint64) error {
 		return s.refusal(w.ino, rev)
 	}
 	s.tell(func(q *queue) { q.look(w.ino) })
+	over := ctx.Done()
 	for {
 		select {
 		case a := <-w.done:
 			if a.rev >= rev {
 				return a.err
 			}
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-w.freed:
+			over = ctx.Done()
+		case <-over:
+			if s.giveUp(w) {
+				return ctx.Err()
+			}
+			over = nil // the answer waits for nothing but the local disk now
 		}
 	}
+}
+
+// giveUp ends that w counts as waiting, unless an answer was promised to it.
+func (s *Settler) giveUp(w *Waiter) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.promised {
+		return false
+	}
+	w.removeLocked()
+	return true
 }
 
 func (s *Settler) expected(w *Waiter, rev uint64) {
@@ -271,6 +292,10 @@ func (s *Settler) refusal(ino, rev uint64) error {
 func (w *Waiter) Leave() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
+	w.removeLocked()
+}
+
+func (w *Waiter) removeLocked() {
 	ws := slices.DeleteFunc(w.s.waiters[w.ino], func(x *Waiter) bool { return x == w })
 	if len(ws) == 0 {
 		delete(w.s.waiters, w.ino)
@@ -290,8 +315,38 @@ func (s *Settler) working(ino uint64) bool {
 func (s *Settler) awaited(ino, rev uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.waiters[ino], func(w *Waiter) bool { return w.after < rev && w.rev <= rev })
+	return slices.ContainsFunc(s.waiters[ino], func(w *Waiter) bool { return w.awaits(rev) })
 }
+
+// promise binds those who wait for the wish (ino, rev) to hear of its refusal,
+// which must follow. false: nobody waits any more.
+func (s *Settler) promise(ino, rev uint64) (waits bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.waiters[ino] {
+		if w.awaits(rev) {
+			w.promised, waits = true, true
+		}
+	}
+	return waits
+}
+
+// freeLocked takes a promise back.
+func (s *Settler) freeLocked(ino uint64) {
+	for _, w := range s.waiters[ino] {
+		if !w.promised {
+			continue
+		}
+		w.promised = false
+		select {
+		case w.freed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// awaits reports whether w waits for the wish rev; under s.mu.
+func (w *Waiter) awaits(rev uint64) bool { return w.after < rev && w.rev <= rev }
 
 // fulfilled answers those who wait for (ino, rev) or an earlier wish.
 func (s *Settler) fulfilled(ino, rev uint64) {
@@ -319,6 +374,7 @@ func (s *Settler) refuse(ino, rev uint64, why error) error {
 		s.answerLocked(ino, rev, why)
 	} else {
 		delete(s.refused, ino)
+		s.freeLocked(ino)
 	}
 	return err
 }
@@ -348,7 +404,7 @@ func (s *Settler) vanished(ino uint64) {
 
 func (s *Settler) answerLocked(ino, rev uint64, err error) {
 	for _, w := range s.waiters[ino] {
-		if w.after < rev && w.rev <= rev {
+		if w.awaits(rev) {
 			w.answerLocked(answer{rev, err})
 		}
 	}

@@ -456,6 +456,57 @@ func TestWaitAfterRefusal(t *testing.T) {
 	})
 }
 
+// Who waits hears of a refusal, or has given up before the wish is taken back:
+// never is one told that it will be fulfilled, and then undone.
+func TestRefusalIsHeard(t *testing.T) {
+	for name, tt := range map[string]struct {
+		early, late bool // the caller's time is over before the promise, after it
+		stale       bool // another wish has taken its place meanwhile
+		want        error
+	}{
+		"in time":             {want: drive.ErrForbidden},
+		"late":                {late: true, want: drive.ErrForbidden},
+		"given up":            {early: true, want: context.Canceled},
+		"late and superseded": {late: true, stale: true, want: context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, drivetest.Options{}, fast)
+				w.s = New(w.t, w.m, w.j, w.client, w.functions(fast))
+				ino, rev := must[uint64, uint64](t)(w.tryMkdir("d"))
+				ctx, cancel := context.WithCancel(w.ctx())
+				defer cancel()
+				heard := make(chan error, 1)
+				go func() { heard <- w.s.Wait(ctx, ino, rev) }()
+				synctest.Wait()
+				if tt.early {
+					cancel()
+					synctest.Wait()
+				}
+				if got := w.s.promise(ino, rev); got == tt.early {
+					t.Fatalf("promised: %v", got)
+				}
+				if !tt.early {
+					if tt.late {
+						cancel()
+						synctest.Wait()
+					}
+					refused := rev
+					if tt.stale {
+						refused++
+					}
+					if err := w.s.refuse(ino, refused, drive.ErrForbidden); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := <-heard; !errors.Is(err, tt.want) {
+					t.Errorf("heard %v, want %v", err, tt.want)
+				}
+			})
+		})
+	}
+}
+
 func TestLimits(t *testing.T) {
 	m := newLimits(Options{Uploads: 16, Calls: 2})
 	if m.uploads != 8 {

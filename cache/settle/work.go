@@ -449,7 +449,7 @@ func (t *task) lookLater(e *journal.Entry, why error) report {
 // refused is the end of a wish that the drive will not grant: undone when
 // somebody waits to hear it, else kept and tried again slowly.
 func (t *task) refused(e *journal.Entry, err error) report {
-	if e.Draft == nil && t.s.awaited(t.ino, e.Rev) && t.back(e) {
+	if e.Draft == nil && t.s.awaited(t.ino, e.Rev) && t.back(e) && t.s.promise(t.ino, e.Rev) {
 		return t.undo(e, err)
 	}
 	return t.failClearing(err, e.NodeID == "")
