@@ -250,7 +250,11 @@ func (h *Handle) Flush() error {
 // Fsync is fsync(2): draft and journal are on the local disk; with
 // --fsync drive also on the drive, which alone is what ctx can end.
 func (h *Handle) Fsync(ctx context.Context) error {
-	if err := h.f.Commit(); err != nil {
+	commit := h.f.Commit
+	if !h.writable && h.f.Unclosed() {
+		commit = h.f.Record
+	}
+	if err := commit(); err != nil {
 		return err
 	}
 	if d := h.f.Draft(); d != nil {
@@ -273,13 +277,19 @@ func (h *Handle) Fsync(ctx context.Context) error {
 }
 
 // Release ends the handle; what was written through a mapping after the last
-// Flush is committed too. The handle must not be used afterwards.
+// Flush is committed too, and tried again when that fails. The handle must not be
+// used afterwards.
 func (h *Handle) Release() {
-	if err := h.Flush(); err != nil {
+	failed := h.Flush()
+	if err := failed; err != nil {
 		h.s.log.Error("a file could not be put into the journal when it was closed", "inode", h.f.Ino, "err", err)
 		h.s.events.add("close", h.s.PathOf(h.f.Ino), err.Error())
 	}
 	h.closeReader()
+	if failed != nil {
+		h.f.ReleaseLater(h.flags)
+		return
+	}
 	h.f.Release(h.flags)
 	if h.writable && h.f.IsStreamed() && !h.f.Written() {
 		h.s.settler.Written(h.f.Ino)

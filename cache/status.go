@@ -15,6 +15,7 @@ type Status struct {
 	Checkpoint time.Time // when the feed last told something; zero = never
 	Pending    int       // intents that are not fulfilled
 	Bytes      int64     // content among them
+	Unsaved    int       // files whose content could not be put into the journal; it is tried again
 	Active     []Transfer
 	Failed     []Failure
 	Open       int // file handles
@@ -28,7 +29,8 @@ func (s *Store) Status() Status {
 	return Status{
 		Nodes: s.mirror.Nodes(), Skipped: s.mirror.Skipped(), Complete: s.mirror.Complete(), Checkpoint: at,
 		Pending: s.journal.Len(), Bytes: s.journal.PendingBytes(),
-		Active: s.queue.transfers(), Failed: s.queue.failures(),
+		Unsaved: len(s.journal.Uncommitted()),
+		Active:  s.queue.transfers(), Failed: s.queue.failures(),
 		Open: s.tree.Handles(), Chunks: s.chunks.Stats(), Events: s.events.all(),
 	}
 }

@@ -134,6 +134,11 @@ func TestUnclosed(t *testing.T) {
 		},
 		"a reader": func(w *world, old, want string) {
 			w.read("/f")
+			h := w.create("/f", unix.O_RDONLY)
+			if err := h.Fsync(w.Context()); err != nil {
+				w.Fatal(err)
+			}
+			h.Release()
 			w.flush()
 			w.onDrive("/f", old)
 		},
@@ -281,5 +286,27 @@ func TestUnclosedOverClosed(t *testing.T) {
 		h.Release()
 		w.flush()
 		w.want(w.drive("/f"), "closed and more")
+	})
+}
+
+// TestUnclosedWrittenOn: of what is written behind the last record, bytes that
+// were recorded before may be there, as on any disk, and nothing else is.
+func TestUnclosedWrittenOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubbleWorld(t, func(srv *drivetest.Server) {}, false)
+		long := strings.Repeat("long ", 20_000)
+		h := w.create("/f", unix.O_RDWR|unix.O_CREAT)
+		putAt(long, 0)(t, h)
+		time.Sleep(31 * time.Second)
+		putAt("LONG", 50_000)(t, h)
+		putAt("more", int64(len(long)))(t, h)
+		w.crash()
+		w.sendUnclosed()
+		w.flush()
+		want := long[:50_000] + "LONG" + long[50_004:]
+		if got := w.drive("/f"); got != want && got != long {
+			t.Errorf("%d bytes, %q", len(got), got[49_990:50_010])
+		}
+		w.want(w.read("/f"), w.drive("/f"))
 	})
 }

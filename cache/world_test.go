@@ -12,6 +12,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,8 @@ type world struct {
 	deaf bool
 	// transport, if set, takes the place of sockets.
 	transport http.RoundTripper
+	// full: the journal of a newBubbleWorld cannot be written.
+	full atomic.Bool
 
 	mu      sync.Mutex
 	effects []Effect
@@ -75,7 +78,12 @@ func newBubbleWorld(t *testing.T, fill func(*drivetest.Server), deaf bool) *worl
 	w := &world{T: t, srv: drivetest.New(t, drivetest.Options{Listener: ln, TokenLife: 1000 * time.Hour}), deaf: deaf}
 	w.transport = inProcess{w.srv.Handler()}
 	w.other = w.srv.Else()
-	w.o = Options{StateDir: t.TempDir(), Memory: 16 << 20, Hostname: "here"}
+	w.o = Options{StateDir: t.TempDir(), Memory: 16 << 20, Hostname: "here", BeforeWrite: func() error {
+		if w.full.Load() {
+			return unix.ENOSPC
+		}
+		return nil
+	}}
 	fill(w.srv)
 	w.open()
 	t.Cleanup(w.close)

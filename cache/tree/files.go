@@ -27,6 +27,9 @@ type files struct {
 	pins map[uint64]*File // the file whose draft is what the inode shows
 
 	wrote chan struct{} // one slot: a file has something that the journal lacks
+
+	failed  []failedClose
+	retryAt time.Time // of failed
 }
 
 func (t *files) init() {

@@ -114,6 +114,9 @@ func (m *mount) status() control.Status {
 	for op, n := range m.account.Client.Counters() {
 		out.Requests[op] = control.Request{Count: n.Count, Errors: n.Errors, Throttled: n.Throttled, Retries: n.Retries}
 	}
+	if s.Unsaved > 0 {
+		out.Problems = append(out.Problems, fmt.Sprintf("disk full or failing: %s not written in %s; kept as long as drivefs runs, and tried again", show.Count(s.Unsaved, "file"), m.c.StateDir))
+	}
 	if !m.store.Writable() {
 		out.Problems = append(out.Problems, noChanges(m.c.Profile))
 	}
