@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
-	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/writeback"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -30,17 +30,17 @@ const (
 // the first write, not when the upload begins. Where it is lost all the same,
 // zeros take its place neither on the drive nor here.
 type filler struct {
-	journal *journal.Journal
-	settler *settle.Settler
-	remote  *drive.Client
+	journal   *journal.Journal
+	writeBack *writeback.WriteBack
+	remote    *drive.Client
 
 	mu     sync.Mutex
 	inos   map[uint64]time.Time // whose base is to be fetched → not before; guarded by mu
 	signal chan struct{}        // one slot
 }
 
-func newFiller(j *journal.Journal, s *settle.Settler, remote *drive.Client) *filler {
-	return &filler{journal: j, settler: s, remote: remote, inos: map[uint64]time.Time{}, signal: make(chan struct{}, 1)}
+func newFiller(j *journal.Journal, s *writeback.WriteBack, remote *drive.Client) *filler {
+	return &filler{journal: j, writeBack: s, remote: remote, inos: map[uint64]time.Time{}, signal: make(chan struct{}, 1)}
 }
 
 // add asks for the base of ino, after a pause. It does not block.
@@ -114,7 +114,7 @@ func (f *filler) fillAhead(ctx context.Context, ino uint64) {
 		f.add(ino, fillRetry)
 		return
 	}
-	err = f.settler.Complete(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
+	err = f.writeBack.Complete(drive.WithPriority(ctx, drive.ReadAhead), ino, d)
 	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, drive.ErrChanged), errors.Is(err, drive.ErrNotFound):
 		// What is lost is settled when the file is to be sent: until then it may

@@ -360,7 +360,7 @@ func TestAnsweredBeforeTheOtherIsGone(t *testing.T) {
 	if err := w.answered(ino, n); err != nil {
 		t.Fatal(err)
 	}
-	w.s.settler.Kick(ino)
+	w.s.writeBack.Kick(ino)
 	// It may be looked at as often as it likes while the other is on its way.
 	for range 200 {
 		if e, _, err := w.s.Lookup(t.Context(), root, "B"); err != nil || e.Ino != ino {

@@ -4,7 +4,7 @@
 // do not know each other's insides:
 //
 //	tree      what is shown: mirror, journal and open files under one lock
-//	settle    how the drive gets it, exactly once: the write-back
+//	writeback how the drive gets it, exactly once: the write-back
 //	journal   what the drive lacks: one entry per inode, and drafts of content
 //	mirror    what the drive told us: identity, names, index, checkpoint
 //	chunk     bytes we have seen: memory, disk, downloads in flight
@@ -24,7 +24,7 @@
 //	events    what the user should know of
 //
 // A local change is in the journal before the call that made it returns. What
-// is sent while a file is open (Settler.Stream: new files only, in order, with
+// is sent while a file is open (WriteBack.Stream: new files only, in order, with
 // a name that looks final) takes effect only after its close.
 //
 // # Staying true

@@ -101,7 +101,7 @@ func TestFailingLog(t *testing.T) {
 				if name == "save" {
 					w.write("/new", "N")
 				}
-				w.s.settler.Pause(true)
+				w.s.writeBack.Pause(true)
 				before := w.snapshot()
 				left.Store(n)
 				err := do(w)

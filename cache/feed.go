@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/mirror"
-	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/writeback"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -13,10 +13,10 @@ import (
 // has (changes.Target). Its methods are safe beside all others of the Store, but
 // for one caller at a time, except OnActivity and Answered.
 type Feed struct {
-	mirror  *mirror.Mirror
-	intake  *intake
-	lister  *lister
-	settler *settle.Settler
+	mirror    *mirror.Mirror
+	intake    *intake
+	lister    *lister
+	writeBack *writeback.WriteBack
 }
 
 // Checkpoint is where the feed goes on; "" = from the start.
@@ -50,7 +50,7 @@ func (f *Feed) Apply(ctx context.Context, b drive.Batch) error {
 // FeedEnd notes that the feed reached its end line: what the drive had then
 // is all here.
 func (f *Feed) FeedEnd(ctx context.Context) error {
-	defer f.settler.Polled()
+	defer f.writeBack.Polled()
 	return f.completing(func() error { return f.mirror.FeedEnd(time.Now()) })
 }
 

@@ -272,8 +272,8 @@ func (h *Handle) Fsync(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	h.s.settler.Kick(h.f.Ino)
-	return h.s.settler.Wait(ctx, h.f.Ino, e.Rev)
+	h.s.writeBack.Kick(h.f.Ino)
+	return h.s.writeBack.Wait(ctx, h.f.Ino, e.Rev)
 }
 
 // Release ends the handle; what was written through a mapping after the last
@@ -292,7 +292,7 @@ func (h *Handle) Release() {
 	}
 	h.f.Release(h.flags)
 	if h.writable && h.f.IsStreamed() && !h.f.Written() {
-		h.s.settler.Written(h.f.Ino)
+		h.s.writeBack.Written(h.f.Ino)
 	}
 }
 

@@ -63,7 +63,7 @@ func TestBaseReplaced(t *testing.T) {
 					case <-stop:
 						return
 					case <-time.After(50 * time.Millisecond):
-						w.s.settler.Polled()
+						w.s.writeBack.Polled()
 					}
 				}
 			}()

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
-	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/writeback"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -68,7 +68,7 @@ func (p *patience) spent(d time.Duration) {
 // waiter is a caller who may get the drive's answer to the intent that it is
 // about to make. The zero waiter gets none.
 type waiter struct {
-	*settle.Waiter
+	*writeback.Waiter
 	p     *patience
 	d     time.Duration
 	began time.Time
@@ -85,7 +85,7 @@ func (s *Store) expect(ino uint64) waiter {
 	if d < time.Millisecond {
 		return waiter{}
 	}
-	return waiter{Waiter: s.settler.Expect(ino), p: &s.patience, d: d, began: time.Now()}
+	return waiter{Waiter: s.writeBack.Expect(ino), p: &s.patience, d: d, began: time.Now()}
 }
 
 func (w *waiter) leave() {
@@ -110,7 +110,7 @@ func (w *waiter) await(ctx context.Context, e *journal.Entry) error {
 		return nil // the journal has it; taking it back would be a lie too
 	case errors.Is(err, drive.ErrNameExists):
 		return fmt.Errorf("%w: %w", ErrExist, err)
-	case errors.Is(err, settle.ErrNotEmpty):
+	case errors.Is(err, writeback.ErrNotEmpty):
 		return fmt.Errorf("%w: %w", ErrNotEmpty, err)
 	case errors.Is(err, drive.ErrBadParent), errors.Is(err, drive.ErrNotFound):
 		return fmt.Errorf("%w: %w", ErrNotExist, err)

@@ -9,18 +9,18 @@ import (
 	"time"
 
 	"github.com/drivefs/drivefs/cache/journal"
-	"github.com/drivefs/drivefs/cache/settle"
 	"github.com/drivefs/drivefs/cache/tree"
+	"github.com/drivefs/drivefs/cache/writeback"
 )
 
 // Queue is what the drive lacks, and how it goes on: the journal's entries with
 // what the write-back does about them. Its methods are safe for concurrent use.
 type Queue struct {
-	journal  *journal.Journal
-	tree     *tree.Tree
-	settler  *settle.Settler
-	paths    *paths
-	readOnly bool // nothing is sent: what an earlier mount left stays
+	journal   *journal.Journal
+	tree      *tree.Tree
+	writeBack *writeback.WriteBack
+	paths     *paths
+	readOnly  bool // nothing is sent: what an earlier mount left stays
 }
 
 // Transfer is one intent being fulfilled now.
@@ -55,7 +55,7 @@ type Waiting struct {
 }
 
 // Stats is how much the drive lacks.
-func (q *Queue) Stats() settle.Stats { return q.settler.Stats() }
+func (q *Queue) Stats() writeback.Stats { return q.writeBack.Stats() }
 
 // Flush starts all intents at once, also what is settling or backing off, and
 // returns when nothing is pending but what fails, which it lists, and content
@@ -66,10 +66,10 @@ func (q *Queue) Flush(ctx context.Context) ([]Failure, error) {
 	if q.readOnly {
 		return nil, nil
 	}
-	failed, err := q.settler.Flush(ctx)
+	failed, err := q.writeBack.Flush(ctx)
 	var fs []Failure
 	for _, f := range failed {
-		if !errors.Is(f.Err, settle.ErrPaused) {
+		if !errors.Is(f.Err, writeback.ErrPaused) {
 			fs = append(fs, Failure{Path: q.paths.wanted(f.Ino), Error: f.Err.Error()})
 		}
 	}
@@ -87,7 +87,7 @@ func (q *Queue) SendUnclosed() error {
 }
 
 // Pause stops, or starts again, the sending of content. Names and places go on.
-func (q *Queue) Pause(on bool) { q.settler.PauseContents(on) }
+func (q *Queue) Pause(on bool) { q.writeBack.PauseContents(on) }
 
 // entries yields each entry, in no order; they are shared and must not be modified.
 func (q *Queue) entries() iter.Seq[*journal.Entry] {
@@ -149,7 +149,7 @@ func waitsFor(e *journal.Entry, now time.Time) string {
 
 // transfers are the intents being fulfilled now.
 func (q *Queue) transfers() (ts []Transfer) {
-	for _, p := range q.settler.Active() {
+	for _, p := range q.writeBack.Active() {
 		ts = append(ts, Transfer{
 			Path: q.paths.wanted(p.Ino), Op: p.Op, Sent: p.Sent, Size: p.Size, Rate: p.Rate, Started: p.Started,
 		})
@@ -159,7 +159,7 @@ func (q *Queue) transfers() (ts []Transfer) {
 
 // failures are up to maxFailures of the intents whose last try failed, by path.
 func (q *Queue) failures() (fs []Failure) {
-	if q.settler.Stats().Failed == 0 {
+	if q.writeBack.Stats().Failed == 0 {
 		return nil
 	}
 	for e := range q.entries() {
@@ -176,13 +176,13 @@ func (q *Queue) failures() (fs []Failure) {
 }
 
 // active is what the write-back does about ino now, if anything.
-func (q *Queue) active(ino uint64) (settle.Progress, bool) {
-	for _, p := range q.settler.Active() {
+func (q *Queue) active(ino uint64) (writeback.Progress, bool) {
+	for _, p := range q.writeBack.Active() {
 		if p.Ino == ino {
 			return p, true
 		}
 	}
-	return settle.Progress{}, false
+	return writeback.Progress{}, false
 }
 
 // state says in a word what the queue has of ino: "" = nothing, "pending",

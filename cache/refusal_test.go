@@ -257,7 +257,7 @@ func TestUndoneRemovalOfATakenName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.settler.Pause(true)
+	w.s.writeBack.Pause(true)
 	w.rename("/b", "/a")
 	e, ok := w.s.journal.Clone(a.Ino)
 	if !ok || !e.Removed {
@@ -273,7 +273,7 @@ func TestUndoneRemovalOfATakenName(t *testing.T) {
 	if p := w.s.PathOf(a.Ino); !strings.HasPrefix(p, "/a (conflict ") || w.read(p) != "edited" {
 		t.Errorf("the file that came back is at %q", p)
 	}
-	w.s.settler.Pause(false)
+	w.s.writeBack.Pause(false)
 	w.flush()
 	if got := w.drive("/a"); got != "b" {
 		t.Errorf("the drive's /a holds %q", got)
@@ -290,7 +290,7 @@ func TestUndoneRemovalUnderTemporaryName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.settler.Pause(true)
+	w.s.writeBack.Pause(true)
 	w.unlink("/f")
 	if _, err := w.other.Rename(n.ID, tree.TempPrefix+n.ID); err != nil {
 		t.Fatal(err)
@@ -304,7 +304,7 @@ func TestUndoneRemovalUnderTemporaryName(t *testing.T) {
 		t.Fatal(undone, err)
 	}
 	w.want(w.ls("/"), "f")
-	w.s.settler.Pause(false)
+	w.s.writeBack.Pause(false)
 	w.flush()
 	w.want(w.drive("/f"), "f")
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
-	"github.com/drivefs/drivefs/cache/settle"
 	"github.com/drivefs/drivefs/cache/tree"
+	"github.com/drivefs/drivefs/cache/writeback"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -58,15 +58,15 @@ type Options struct {
 
 // Store is the one truth of a mount. All methods are safe for concurrent use.
 type Store struct {
-	o       Options
-	log     *slog.Logger
-	remote  *drive.Client
-	mirror  *mirror.Mirror
-	journal *journal.Journal
-	tree    *tree.Tree // mirror and journal and open files as one
-	settler *settle.Settler
-	chunks  *chunk.Cache
-	yields  atomic.Pointer[chunk.Cache] // chunks, once it is open: see makeRoom
+	o         Options
+	log       *slog.Logger
+	remote    *drive.Client
+	mirror    *mirror.Mirror
+	journal   *journal.Journal
+	tree      *tree.Tree // mirror and journal and open files as one
+	writeBack *writeback.WriteBack
+	chunks    *chunk.Cache
+	yields    atomic.Pointer[chunk.Cache] // chunks, once it is open: see makeRoom
 
 	background *background
 	props      *properties
@@ -154,8 +154,8 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.openWriteBack(); err != nil {
 		return err
 	}
-	s.queue = Queue{journal: s.journal, tree: s.tree, settler: s.settler, paths: &s.paths, readOnly: s.o.ReadOnly}
-	s.feed = Feed{mirror: s.mirror, intake: s.intake, lister: s.lister, settler: s.settler}
+	s.queue = Queue{journal: s.journal, tree: s.tree, writeBack: s.writeBack, paths: &s.paths, readOnly: s.o.ReadOnly}
+	s.feed = Feed{mirror: s.mirror, intake: s.intake, lister: s.lister, writeBack: s.writeBack}
 	if err := s.openRoot(ctx); err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	helpers.Go(func() { s.filler.run(ctx) })
 	helpers.Go(func() { s.tree.CommitOpen(ctx) })
-	return s.settler.Run(ctx)
+	return s.writeBack.Run(ctx)
 }
 
 // Close closes the rooms. Run must have returned, and no call may be under

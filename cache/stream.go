@@ -44,6 +44,6 @@ func (h *Handle) grown(off, end int64) {
 	}
 	if h.s.tree.MayStream(h.f.Ino) {
 		h.f.SetStreamed()
-		h.s.settler.Stream(h.f.Ino, h.f.Opened.Created.Add(h.s.tree.StreamDelay()))
+		h.s.writeBack.Stream(h.f.Ino, h.f.Opened.Created.Add(h.s.tree.StreamDelay()))
 	}
 }

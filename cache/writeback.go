@@ -8,7 +8,7 @@ import (
 	"github.com/drivefs/drivefs/cache/chunk"
 	"github.com/drivefs/drivefs/cache/journal"
 	"github.com/drivefs/drivefs/cache/mirror"
-	"github.com/drivefs/drivefs/cache/settle"
+	"github.com/drivefs/drivefs/cache/writeback"
 	"github.com/drivefs/drivefs/drive"
 )
 
@@ -18,8 +18,8 @@ func (s *Store) openWriteBack() error {
 	if err != nil {
 		return err
 	}
-	s.settler = settle.New(s.tree, s.mirror, s.journal, s.remote, settle.Options{
-		Notify: func(e settle.Event) { s.events.add(e.Kind, e.Path, e.Text) },
+	s.writeBack = writeback.New(s.tree, s.mirror, s.journal, s.remote, writeback.Options{
+		Notify: func(e writeback.Event) { s.events.add(e.Kind, e.Path, e.Text) },
 		Path:   s.paths.wanted,
 		Changed: func(changes []mirror.Change) {
 			s.props.keepOwner()
@@ -33,7 +33,7 @@ func (s *Store) openWriteBack() error {
 		WaitPerGB: s.o.UploadWaitPerGB, MinWait: s.o.UploadWait,
 		Look: 2 * s.o.Backoff, Backoff: s.o.Backoff, Device: device, Logger: s.log,
 	})
-	s.filler = newFiller(s.journal, s.settler, s.remote)
+	s.filler = newFiller(s.journal, s.writeBack, s.remote)
 	return nil
 }
 

@@ -98,7 +98,7 @@ type Vacated struct {
 	Name string // as drive.Fold gives it
 }
 
-// Base is what the drive had when a local change began, and what the settler
+// Base is what the drive had when a local change began, and what the write-back
 // has brought about since.
 type Base struct {
 	Parents []string // node ids
