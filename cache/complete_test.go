@@ -27,7 +27,9 @@ func TestCompleteAsksForMuchAtOnce(t *testing.T) {
 	if got := w.drive("/big"); !bytes.Equal([]byte(got), base) {
 		t.Error("the drive has something else")
 	}
-	if n := w.srv.Requests()["content.download"]; n > 24 {
+	// One range for all; how many downloads share it depends on how fast they are
+	// found to be, half a MiB each at least. There are 120 changes.
+	if n := w.srv.Requests()["content.download"]; n > 48 {
 		t.Errorf("%d downloads", n)
 	}
 }
