@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -33,17 +34,49 @@ var pattern = func() []byte {
 	return p
 }()
 
-// fill writes what version content of node id has at off.
-func fill(p []byte, id string, content, off int64) {
+// pieces are the n bytes that version content of node id has at off, in parts
+// of the pattern.
+func pieces(n int, id string, content, off int64) iter.Seq[[]byte] {
 	at := off + content*65537
 	for _, c := range []byte(id) {
 		at += int64(c) * 4099
 	}
-	for len(p) > 0 {
-		i := int(at % int64(len(pattern)))
-		n := copy(p, pattern[i:])
-		p, at = p[n:], at+int64(n)
+	return func(yield func([]byte) bool) {
+		for i := int(at % int64(len(pattern))); n > 0; i = 0 {
+			p := pattern[i:min(len(pattern), i+n)]
+			if !yield(p) {
+				return
+			}
+			n -= len(p)
+		}
 	}
+}
+
+// fill writes what version content of node id has at off.
+func fill(p []byte, id string, content, off int64) {
+	for want := range pieces(len(p), id, content, off) {
+		p = p[copy(p, want):]
+	}
+}
+
+// differs finds the first bytes of p that are not what fill would write: n of
+// them, from i on; n = 0: there are none.
+func differs(p []byte, id string, content, off int64) (i, n int) {
+	at := 0
+	for want := range pieces(len(p), id, content, off) {
+		if got := p[at : at+len(want)]; !bytes.Equal(got, want) {
+			for got[i] == want[i] {
+				i++
+			}
+			n = len(want)
+			for got[n-1] == want[n-1] {
+				n--
+			}
+			return at + i, n - i
+		}
+		at += len(want)
+	}
+	return 0, 0
 }
 
 // fault is what goes wrong with one request.
@@ -378,25 +411,15 @@ func readAt(ctx context.Context, r *Reader, off int64, n int) error {
 	if v.Len() != want {
 		return fmt.Errorf("read of %d at %d gave %d bytes, want %d", n, off, v.Len(), want)
 	}
-	p := make([]byte, want)
-	fill(p, r.v.ID, r.v.Content, off)
+	at := off
 	for _, s := range v.Slices() {
-		if !bytes.Equal(s, p[:len(s)]) {
-			i := 0
-			for s[i] == p[i] {
-				i++
-			}
-			at := off + int64(want-len(p)+i)
-			j := len(s)
-			for s[j-1] == p[j-1] {
-				j--
-			}
-			return fmt.Errorf("wrong bytes in %d at %d of %s: from %d, to %d", n, off, r.v.ID, at, at+int64(j-i))
+		if i, k := differs(s, r.v.ID, r.v.Content, at); k > 0 {
+			return fmt.Errorf("wrong bytes in %d at %d of %s: from %d, %d of them", n, off, r.v.ID, at+int64(i), k)
 		}
-		p = p[len(s):]
+		at += int64(len(s))
 	}
-	if len(p) != 0 {
-		return fmt.Errorf("slices lack %d bytes", len(p))
+	if lacks := off + int64(want) - at; lacks != 0 {
+		return fmt.Errorf("slices lack %d bytes", lacks)
 	}
 	return nil
 }
