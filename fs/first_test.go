@@ -45,6 +45,7 @@ func TestFirstMount(t *testing.T) {
 func TestWaitingLookup(t *testing.T) {
 	hung := func(t *testing.T) (w *integration.World, release chan struct{}) {
 		w = integration.NewWorld(t, integration.Config{Fill: small(t), Fresh: true})
+		w.Drive.ResetRequests() // the mount asked too
 		release = make(chan struct{})
 		w.Drive.Hook(func(op drivetest.Op) *drivetest.Fault {
 			if op.Name == "nodes.children" || op.Name == "nodes.list" {
